@@ -1,0 +1,155 @@
+"""Read a configuration file, its parents and overrides into a `TrainConfig`."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from hilserl.config.models import TrainConfig
+from hilserl.errors import ConfigError
+
+SHIPPED_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Load a run's configuration.
+
+    A YAML file may name a parent with `extends:` (relative to itself); its own values win, key by
+    key. A `.json` file is read as a LeRobot train configuration.
+
+    Args:
+        path: File, or the name of a shipped one (`reach`, `configs/reach.yaml`).
+        overrides: Values that win over the file: nested, or dotted keys such as `policy.utd_ratio`.
+
+    Raises:
+        ConfigError: Names the file, the key, the value, and the valid choices.
+    """
+    file = find_config(path)
+    if file.suffix == ".json":
+        from hilserl.config.lerobot import import_lerobot_config
+
+        raw = import_lerobot_config(file).values
+    else:
+        raw = _read_yaml(file)
+    raw = merge(raw, expand_dotted(overrides or {}))
+    try:
+        return TrainConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_describe(error, file)) from None
+
+
+def find_config(path: str | Path) -> Path:
+    """Resolve a file name, or the name of a shipped configuration.
+
+    Raises:
+        ConfigError: Lists the shipped configurations.
+    """
+    given = Path(path)
+    candidates = [given, SHIPPED_CONFIGS / given, SHIPPED_CONFIGS / f"{given}.yaml", SHIPPED_CONFIGS.parent / given]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    shipped = sorted(p.stem for p in SHIPPED_CONFIGS.glob("*.yaml"))
+    close = difflib.get_close_matches(given.stem, shipped, n=1)
+    hint = f" Did you mean `{close[0]}`?" if close else ""
+    raise ConfigError(f"{path}: no such configuration file.{hint} Shipped: {', '.join(shipped)}.")
+
+
+def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested mappings; `top` wins. A None in `top` clears a section."""
+    merged = dict(base)
+    for key, value in top.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def expand_dotted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn `{"policy.utd_ratio": 4}` into `{"policy": {"utd_ratio": 4}}`."""
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        head, _, rest = str(key).partition(".")
+        nested = merge(nested, {head: expand_dotted({rest: value}) if rest else value})
+    return nested
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Read `key=value` from the command line; the value is YAML.
+
+    Raises:
+        ConfigError: There is no `=`, or the value is no YAML.
+    """
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"override {text!r} is not `key=value`, such as `policy.utd_ratio=4`.")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {text!r}: the value is not YAML ({error}).") from None
+
+
+def _read_yaml(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if file.resolve() in seen:
+        raise ConfigError(f"{file}: `extends` goes in a circle: {' -> '.join(p.name for p in seen)} -> {file.name}.")
+    try:
+        text = file.read_text(encoding="utf-8")
+        raw = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error}).") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: is not valid YAML: {error}") from None
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file}: must hold `key: value` lines, got {type(raw).__name__}.")
+    parent = raw.pop("extends", None)
+    if parent is None:
+        return raw
+    parent_file = file.parent / str(parent)
+    if not parent_file.is_file():
+        raise ConfigError(f"{file}: `extends: {parent}` names no file (looked for {parent_file}).")
+    return merge(_read_yaml(parent_file, (*seen, file.resolve())), raw)
+
+
+def _describe(error: ValidationError, file: Path) -> str:
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            known = _known_keys(item["loc"][:-1])
+            close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
+            hint = f" Did you mean `{close[0]}`?" if close else ""
+            lines.append(f"{file}: `{where}` is unknown (got {json.dumps(item['input'], default=str)}).{hint} Known here: {', '.join(known)}.")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            got = "" if item["type"] == "value_error" else f" (got {json.dumps(item['input'], default=str)})"
+            lines.append(f"{file}: {f'`{where}`: ' if where else ''}{message}{got}.")
+    return "\n".join(lines)
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = TrainConfig
+    for part in location:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue  # the key of a dict of models
+        model = _model_in(field.annotation)
+    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None
