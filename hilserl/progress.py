@@ -23,6 +23,7 @@ class Progress:
         unit: What is counted: frames, images, environment steps.
         message: One line for a person.
         values: Numbers worth showing, by name.
+        cached: The phase is over, and an earlier result was used.
     """
 
     stage: str
@@ -31,6 +32,7 @@ class Progress:
     unit: str = ""
     message: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
+    cached: bool = False
 
 
 Subscriber = Callable[[Progress], None]

@@ -1,0 +1,1 @@
+"""The command line: `hilserl demo`, `up`, `validate`, `eval`, `config`. The only place above the flows."""

@@ -1,0 +1,161 @@
+"""What a person sees while a run is going on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from hilserl.progress import Progress, subscribed
+
+STAGES = {
+    "start-prefect": "Start Prefect",
+    "record-demonstrations": "Record demonstrations",
+    "validate-dataset": "Validate the dataset",
+    "pretrain-encoder": "Pretrain the vision encoder",
+    "build-offline-buffer": "Build the offline buffer",
+    "train-learner": "Learn",
+    "evaluate-policy": "Evaluate",
+    "publish-report": "Report",
+}
+_BARS = " ▁▂▃▄▅▆▇█"
+_PLAIN_PERIOD_S = 5.0
+
+
+@dataclass
+class _Stage:
+    started: float | None = None
+    ended: float | None = None
+    cached: bool = False
+    progress: Progress | None = None
+
+
+@dataclass
+class Display:
+    """A live table of the phases on a terminal, lines of text elsewhere.
+
+    Everything arrives through `hilserl.progress`, from the threads of this process.
+    """
+
+    title: str
+    console: Console
+    plain: bool = False
+    _stages: dict[str, _Stage] = field(default_factory=lambda: {name: _Stage() for name in STAGES})
+    _success: deque[float] = field(default_factory=lambda: deque(maxlen=48))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _last_line: float = 0.0
+
+    def __enter__(self) -> Self:
+        """Show, and listen."""
+        self._subscription = subscribed(self._take)
+        self._subscription.__enter__()
+        self.plain = self.plain or not self.console.is_terminal
+        self._live = None if self.plain else Live(get_renderable=self._render, console=self.console, refresh_per_second=8, transient=False)
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Leave the last picture on the terminal."""
+        if self._live:
+            self._live.stop()
+        self._subscription.__exit__(kind, error, trace)
+
+    def begin(self, name: str) -> None:
+        """A phase starts; the phases follow each other, so the ones before it are done."""
+        with self._lock:
+            if self._stages[name].started is not None:
+                return
+            earlier = [other for other, stage in self._stages.items() if stage.started is not None and stage.ended is None]
+            self._stages[name].started = time.monotonic()
+        for other in earlier:
+            self.end(other)
+
+    def end(self, name: str, *, cached: bool = False) -> None:
+        """A phase is done; `cached` when an earlier result was used."""
+        with self._lock:
+            stage = self._stages[name]
+            if stage.ended is not None:
+                return
+            stage.ended, stage.cached = time.monotonic(), cached
+            seconds = stage.ended - (stage.started or stage.ended)
+        if self.plain:
+            self.console.print(f"{STAGES[name]}: {'cached' if cached else f'done in {seconds:.1f} s'}")
+
+    def _take(self, progress: Progress) -> None:
+        if progress.stage not in self._stages:
+            return
+        self.begin(progress.stage)
+        if progress.cached:
+            self.end(progress.stage, cached=True)
+        with self._lock:
+            self._stages[progress.stage].progress = progress
+            if "eval/success" in progress.values or "episode/success" in progress.values:
+                self._success.append(progress.values.get("episode/success", 0.0))
+            due = self.plain and time.monotonic() - self._last_line >= _PLAIN_PERIOD_S
+            if due:
+                self._last_line = time.monotonic()
+        if due:
+            self.console.print(f"  {STAGES.get(progress.stage, progress.stage)}: {_numbers(progress)}")
+
+    def _render(self) -> RenderableType:
+        with self._lock:
+            table = Table.grid(padding=(0, 1))
+            table.add_column(width=2)
+            table.add_column(min_width=28)
+            table.add_column(width=26)
+            table.add_column()
+            for name, label in STAGES.items():
+                stage = self._stages[name]
+                table.add_row(*self._row(label, stage))
+            learning = self._stages["train-learner"].progress
+            parts: list[RenderableType] = [table]
+            if learning is not None:
+                parts.append(self._learning(learning))
+        return Panel(Group(*parts), title=f"[bold]{self.title}", border_style="cyan", padding=(1, 2))
+
+    def _row(self, label: str, stage: _Stage) -> tuple[RenderableType, ...]:
+        if stage.started is None:
+            return Text("·", style="dim"), Text(label, style="dim"), "", ""
+        if stage.ended is not None:
+            note = "cached" if stage.cached else f"{stage.ended - stage.started:.1f} s"
+            return Text("✓", style="green"), Text(label), "", Text(note, style="cyan" if stage.cached else "dim")
+        bar: RenderableType = ""
+        numbers = f"{time.monotonic() - stage.started:.0f} s"
+        if stage.progress and stage.progress.total:
+            bar = ProgressBar(total=stage.progress.total, completed=stage.progress.done, width=24)
+            numbers = f"{stage.progress.done:g}/{stage.progress.total:g} {stage.progress.unit}  {numbers}"
+        return Spinner("dots", style="cyan"), Text(label, style="bold"), bar, Text(numbers)
+
+    def _learning(self, progress: Progress) -> RenderableType:
+        values = progress.values
+        grid = Table.grid(padding=(0, 2))
+        curve = "".join(_BARS[round(value * (len(_BARS) - 1))] for value in self._success)
+        grid.add_row("success, training episodes", Text(curve, style="green"), f"{values.get('episode/success', 0.0):.0%}")
+        if "eval/success" in values:
+            grid.add_row("success, policy alone", "", f"[bold]{values['eval/success']:.0%}")
+        grid.add_row("human intervention", "", f"{values.get('intervention/rate', 0.0):.0%} of steps")
+        grid.add_row(
+            "speed",
+            f"{values.get('steps_per_s', 0.0):.0f} environment steps/s, {values.get('updates_per_s', 0.0):.0f} updates/s",
+            f"{values.get('owed_updates', 0.0):.0f} owed",
+        )
+        return Group(Text(""), grid)
+
+
+def _numbers(progress: Progress) -> str:
+    total = f"/{progress.total:g}" if progress.total else ""
+    shown = ("success", "episode/success", "eval/success", "intervention/rate", "loss")
+    values = ", ".join(f"{key} {progress.values[key]:.2f}" for key in shown if key in progress.values)
+    return " ".join(part for part in (f"{progress.done:g}{total} {progress.unit}", values, progress.message) if part)

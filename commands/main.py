@@ -1,0 +1,152 @@
+"""Entry point of the command `hilserl`. Imports what a command needs only when it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hilserl.errors import HilserlError
+from hilserl.telemetry import disable_telemetry
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Teach an SO-101 arm a task, in an hour, with a little human help.",
+)
+
+Config = Annotated[str, typer.Argument(help="Configuration file, or the name of a shipped one: reach, lift, ...", show_default=True)]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value, such as policy.utd_ratio=4; may be repeated.")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of the run; short for --set seed=N.")]
+
+
+@app.command()
+def demo(
+    config: Config = "reach",
+    seed: Seed = None,
+    set_: Set = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew instead of continuing an interrupted run.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines of text instead of a live display.")] = False,
+) -> None:
+    """Train the simulated SO-101 through the whole pipeline, on this machine, with no server started by hand."""
+    from commands.demo import run_demo
+
+    run_demo(config, _overrides(set_, seed), fresh=fresh, plain=plain)
+
+
+@app.command()
+def up(
+    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server and UI.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
+    robot_host: Annotated[str, typer.Option(help="Name of this machine in `robot.host` of the configuration.")] = "robot-host",
+) -> None:
+    """Run Prefect server, work pools, deployments, workers and the MLflow UI here, until Ctrl-C."""
+    from hilserl.services.up import run_up
+
+    run_up(prefect_port, mlflow_port, robot_host)
+
+
+@app.command()
+def validate(config: Config = "reach", set_: Set = None) -> None:
+    """Say everything that is wrong with the configured dataset, what it means for learning, and how to fix it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from hilserl.config import load_config
+    from hilserl.data.validate import validate_dataset
+    from hilserl.demonstrations import get_or_record
+
+    settings = load_config(config, _overrides(set_, None))
+    root = get_or_record(settings)
+    report = validate_dataset(settings, root)
+    rows = list(report.rows())
+    console = Console()
+    if rows:
+        table = Table(*rows[0], title=str(root), show_lines=True)
+        for row in rows:
+            table.add_row(*(str(value) for value in row.values()))
+        console.print(table)
+    else:
+        console.print(f"{root}: every check passed.")
+    if report.stops:
+        raise typer.Exit(1)
+
+
+@app.command("eval")
+def evaluate(
+    policy: Annotated[Path, typer.Argument(help="Policy folder, such as .hilserl/runs/reach/<run>/policy/best")],
+    config: Annotated[str | None, typer.Option(help="Configuration; by default the one that the policy was trained with.")] = None,
+    episodes: Annotated[int | None, typer.Option(min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the first episode.")] = None,
+    video: Annotated[Path | None, typer.Option(help="Write a video of the first episodes here.")] = None,
+) -> None:
+    """Play deterministic, seeded episodes with a trained policy, and state success with its confidence interval."""
+    from hilserl.config import load_config
+    from hilserl.evaluation import evaluate_policy
+    from hilserl.policy import read_policy_manifest
+
+    read_policy_manifest(policy)
+    overrides: dict[str, Any] = {}
+    if episodes is not None:
+        overrides["evaluation.episodes"] = episodes
+    if seed is not None:
+        overrides["evaluation.seed"] = seed
+    trained_with = policy.resolve().parents[1] / "resolved.yaml"
+    result = evaluate_policy(load_config(config or trained_with, overrides), policy, video=video)
+    print(
+        f"success {result.success_rate:.1%} of {result.episodes} episodes "
+        f"(95 % Wilson interval {result.interval_low:.1%} to {result.interval_high:.1%}), judged by the {result.judged_by}; "
+        f"mean {result.mean_seconds:.1f} s an episode; seeds {result.seed} to {result.seed + result.episodes - 1}"
+    )
+    if result.failed_seeds:
+        print("failed seeds:", ", ".join(map(str, result.failed_seeds)))
+    if result.video:
+        print("video:", result.video)
+
+
+@app.command("config")
+def show_config(config: Config = "reach", set_: Set = None) -> None:
+    """Print the complete configuration of a run; for a LeRobot JSON also what became of each of its fields."""
+    import yaml
+
+    from hilserl.config import load_config
+    from hilserl.config.lerobot import describe_import, import_lerobot_config
+    from hilserl.config.loader import find_config
+
+    settings = load_config(config, _overrides(set_, None))
+    file = find_config(config)
+    if file.suffix == ".json":
+        print("\n".join(f"# {line}" for line in describe_import(import_lerobot_config(file)).splitlines()))
+    print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), end="")
+
+
+def _overrides(pairs: list[str] | None, seed: int | None) -> dict[str, Any]:
+    from hilserl.config.loader import parse_override
+
+    values = dict(parse_override(pair) for pair in pairs or [])
+    return values if seed is None else values | {"seed": seed}
+
+
+def main() -> None:
+    """Run a command; an error that is the user's to fix is one message and exit code 1."""
+    disable_telemetry()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        app(standalone_mode=True)
+    except HilserlError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nInterrupted. Nothing that was finished is lost: the same command continues.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""The flow `hilserl`, deployed as `hilserl/train` on the learner host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hilserl.telemetry import disable_telemetry
+
+disable_telemetry()
+
+from prefect import flow  # noqa: E402
+
+from hilserl.config import load_config  # noqa: E402
+from hilserl.config.overrides import TrainOverrides, overrides_to_dict  # noqa: E402
+from tasks.actor_control import actor_running  # noqa: E402
+from tasks.build_offline_buffer import build_offline_buffer  # noqa: E402
+from tasks.evaluate_policy import evaluate_policy  # noqa: E402
+from tasks.open_run import open_run  # noqa: E402
+from tasks.pretrain_encoder import pretrain_encoder  # noqa: E402
+from tasks.publish_report import publish_report  # noqa: E402
+from tasks.record_demonstrations import record_demonstrations  # noqa: E402
+from tasks.tracking import tracking  # noqa: E402
+from tasks.train_learner import train_learner  # noqa: E402
+from tasks.validate_dataset import validate_dataset  # noqa: E402
+
+
+@flow(name="hilserl")
+def hilserl(config: str = "configs/reach.yaml", overrides: TrainOverrides = TrainOverrides(), fresh: bool = False) -> dict[str, Any]:  # noqa: B008
+    """Teach the arm a task, from demonstrations to an evaluated policy.
+
+    Args:
+        config: Configuration file, relative to the project, or a LeRobot train JSON.
+        overrides: Values that win over the file.
+        fresh: Start anew instead of continuing an interrupted run of the same configuration.
+    """
+    settings, run = open_run(load_config(config, overrides_to_dict(overrides)), fresh=fresh)
+    with tracking(settings, run) as tracker:
+        dataset = record_demonstrations(settings)
+        validate_dataset(settings, dataset)
+        encoders = pretrain_encoder(settings)
+        offline_buffer = build_offline_buffer(settings, dataset)
+        with actor_running(settings, run) as actor:
+            learned = train_learner(settings, run, offline_buffer, encoders, metrics=tracker, supervise=actor.check)
+        evaluated = evaluate_policy(settings, learned.policy, run.path / "evaluation")
+        return publish_report(settings, run, learned, evaluated, tracker)

@@ -1,0 +1,30 @@
+"""One process at a time drives an arm."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hilserl.errors import RobotError
+from hilserl.files import file_lock, home
+
+
+@contextmanager
+def robot_lease(robot_id: str) -> Iterator[None]:
+    """Hold the robot until the block ends or the process dies.
+
+    Raises:
+        RobotError: Another process on this host holds it.
+    """
+    lock = home() / "robots" / f"{robot_id}.lock"
+    try:
+        with file_lock(lock, timeout_s=0):
+            holder = lock.with_suffix(".pid")
+            holder.write_text(str(os.getpid()))
+            yield
+    except TimeoutError:
+        pid = lock.with_suffix(".pid").read_text().strip() if lock.with_suffix(".pid").exists() else "unknown"
+        raise RobotError(
+            f"robot `{robot_id}` is already driven by process {pid} on this host. Stop that run first, or give this one another `robot.id`."
+        ) from None

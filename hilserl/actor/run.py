@@ -1,0 +1,95 @@
+"""Composition root of the actor process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hilserl.actor.lease import robot_lease
+from hilserl.actor.loop import Actor, ActorResult, as_tensors
+from hilserl.config.models import TrainConfig
+from hilserl.data.preprocess import Preprocessor
+from hilserl.link.client import LinkClient
+from hilserl.link.messages import Handshake
+from hilserl.policy import Policy, PolicyArchitecture
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_TIMEOUT_S = 180.0
+_FIRST_WEIGHTS_TIMEOUT_S = 120.0
+
+
+def run_actor(
+    config: TrainConfig,
+    *,
+    address: str,
+    token: str,
+    run_id: str,
+    journal_folder: Path,
+    should_stop: Callable[[], str | None] = lambda: None,
+) -> ActorResult:
+    """Drive the robot of `config` until the learner at `address` has finished.
+
+    Args:
+        config: The run's configuration, the same as the learner's.
+        address: `host:port` of the learner.
+        token: Secret that the learner expects.
+        run_id: The run to take part in.
+        journal_folder: Where steps are kept until the learner has acknowledged them.
+        should_stop: Asked every step; a text ends the actor in good order.
+
+    Raises:
+        RobotError: Another actor drives this robot.
+        TransportError: The learner cannot be reached, refuses this actor, or failed.
+    """
+    torch.set_num_threads(1)
+    from hilserl.sim.env import So101Env
+
+    with robot_lease(config.robot.id):
+        policy = Policy(PolicyArchitecture.from_config(config), Preprocessor.from_config(config))
+        environment = So101Env(config)
+        client = LinkClient(
+            address,
+            token=token,
+            actor_id=config.robot.id,
+            robot_id=config.robot.id,
+            handshake=Handshake(run_id=run_id, schema_hash=policy.schema_hash, architecture_hash=policy.architecture_hash),
+            journal_folder=journal_folder,
+            max_message_mb=config.link.max_message_mb,
+        )
+        try:
+            client.connect(timeout_s=_CONNECT_TIMEOUT_S)
+            weights = client.wait_for_weights(timeout_s=_FIRST_WEIGHTS_TIMEOUT_S)
+            policy.load_tensors(as_tensors(weights.tensors), weights.version)
+            logger.info("Actor of %s connected to %s, weights version %d", config.robot.id, address, weights.version)
+            human = _SimulatedHumanOf(config, environment) if config.actor.intervention.type == "simulated" else None
+            result = Actor(config, environment, human, policy, client, should_stop).run()
+            client.flush(timeout_s=10.0)
+            logger.info("Actor ended: %s", result.reason)
+            return result
+        finally:
+            environment.close()
+            client.close()
+
+
+class _SimulatedHumanOf:
+    """The simulated human, looking at this environment."""
+
+    def __init__(self, config: TrainConfig, environment) -> None:  # type: ignore[no-untyped-def]
+        from hilserl.sim.human import SimulatedHuman
+
+        self._environment = environment
+        self._human = SimulatedHuman(config, np.random.default_rng([config.seed, 1]))
+
+    def reset(self) -> None:
+        self._human.reset()
+
+    def intervene(self) -> np.ndarray | None:
+        return self._human.intervene(self._environment.privileged_state)
+
+    def observe_outcome(self, success: bool) -> None:
+        self._human.observe_outcome(success)

@@ -1,0 +1,162 @@
+"""Replay storage: each observation once, transitions as explicit links between two of them.
+
+A transition names the row of its observation and the row of its next observation, so a next
+observation can never come from a neighbour that merely happens to lie behind it (the end of an
+episode, of an intervention, of the ring). Overwriting a row removes every transition that uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from hilserl.errors import TrainingError
+
+NO_ROW = -1
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """Shape (without the row axis) and dtype of one observation part in storage."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Transitions in numpy; B rows.
+
+    Attributes:
+        observation: Parts of the observation, each (B, ...).
+        next_observation: The same parts one control step later; undefined content where terminated.
+        action: Executed action in the policy's space, (B, A).
+        reward: (B,).
+        terminated: True where the task itself ended: no bootstrap, (B,).
+    """
+
+    observation: dict[str, np.ndarray]
+    next_observation: dict[str, np.ndarray]
+    action: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+
+
+class ReplayBuffer:
+    """A ring of observations with a pinned head that is never overwritten.
+
+    Rows `[0, pinned)` are filled first (demonstrations, then `pin()`); the ring uses the rest.
+    """
+
+    def __init__(self, capacity: int, parts: Mapping[str, ArraySpec], action_dim: int) -> None:
+        self.capacity = capacity
+        self._observation = {name: np.zeros((capacity, *spec.shape), spec.dtype) for name, spec in parts.items()}
+        self._action = np.zeros((capacity, action_dim), np.float32)
+        self._reward = np.zeros(capacity, np.float32)
+        self._terminated = np.zeros(capacity, bool)
+        self._next_row = np.full(capacity, NO_ROW, np.int64)
+        self._previous_row = np.full(capacity, NO_ROW, np.int64)
+        # Rows that hold a transition, dense for O(1) uniform sampling, and each row's place in it.
+        self._valid = np.zeros(capacity, np.int64)
+        self._place = np.full(capacity, NO_ROW, np.int64)
+        self._count = 0
+        self._cursor = 0
+        self._pinned = 0
+        self._added = 0
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def pinned(self) -> int:
+        """Rows that are never overwritten."""
+        return self._pinned
+
+    def pin(self) -> None:
+        """Protect everything added so far from eviction.
+
+        Raises:
+            TrainingError: No room is left for anything else.
+        """
+        if self._added > self.capacity - 2:
+            raise TrainingError(
+                f"The {self._added} demonstration frames leave no room for interventions in an offline buffer of {self.capacity} rows. "
+                f"Set `policy.offline_buffer_capacity` to at least {2 * self._added}."
+            )
+        self._pinned = self._added
+
+    def add_observation(self, observation: Mapping[str, np.ndarray]) -> int:
+        """Store one observation, overwriting the oldest unpinned one when full; return its row."""
+        row = self._cursor
+        self._added += 1
+        self._drop_transitions_of(row)
+        for name, array in self._observation.items():
+            array[row] = observation[name]
+        self._cursor = row + 1 if row + 1 < self.capacity else self._pinned
+        return row
+
+    def add_transition(self, row: int, next_row: int, *, action: np.ndarray, reward: float, terminated: bool) -> None:
+        """Link two stored observations. A terminated transition without a final observation links to itself."""
+        assert self._place[row] == NO_ROW, "a row holds one transition"
+        assert next_row != row or terminated, "only a terminated transition may lack a next observation"
+        self._action[row] = action
+        self._reward[row] = reward
+        self._terminated[row] = terminated
+        self._next_row[row] = next_row
+        if next_row != row:
+            self._previous_row[next_row] = row
+        self._place[row] = self._count
+        self._valid[self._count] = row
+        self._count += 1
+
+    def sample(self, size: int, generator: np.random.Generator) -> Batch:
+        """Draw `size` transitions uniformly, with replacement."""
+        if not self._count:
+            raise TrainingError("sampling from an empty replay buffer")
+        rows = self._valid[generator.integers(0, self._count, size)]
+        next_rows = self._next_row[rows]
+        return Batch(
+            {name: array[rows] for name, array in self._observation.items()},
+            {name: array[next_rows] for name, array in self._observation.items()},
+            self._action[rows],
+            self._reward[rows],
+            self._terminated[rows],
+        )
+
+    def observation(self, row: int) -> dict[str, np.ndarray]:
+        """Return the observation stored in `row`."""
+        return {name: array[row] for name, array in self._observation.items()}
+
+    def _drop_transitions_of(self, row: int) -> None:
+        if self._place[row] != NO_ROW:
+            next_row = self._next_row[row]
+            if next_row != row:
+                self._previous_row[next_row] = NO_ROW
+            self._remove(row)
+        predecessor = self._previous_row[row]
+        if predecessor != NO_ROW:
+            self._remove(int(predecessor))
+            self._previous_row[row] = NO_ROW
+
+    def _remove(self, row: int) -> None:
+        place, last = self._place[row], self._valid[self._count - 1]
+        self._valid[place] = last
+        self._place[last] = place
+        self._place[row] = NO_ROW
+        self._next_row[row] = NO_ROW
+        self._count -= 1
+        self.evicted += 1
+
+
+def concatenate(first: Batch, second: Batch) -> Batch:
+    """Join two batches of the same parts along the row axis."""
+    return Batch(
+        {name: np.concatenate((array, second.observation[name])) for name, array in first.observation.items()},
+        {name: np.concatenate((array, second.next_observation[name])) for name, array in first.next_observation.items()},
+        np.concatenate((first.action, second.action)),
+        np.concatenate((first.reward, second.reward)),
+        np.concatenate((first.terminated, second.terminated)),
+    )

@@ -1,0 +1,122 @@
+"""Demonstrations by the scripted expert in simulation, as a real LeRobotDataset."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hilserl.config.models import RecordConfig, TrainConfig
+from hilserl.errors import SimulationError
+from hilserl.files import content_hash, file_lock, home, source_hash
+from hilserl.progress import Progress, publish
+from hilserl.schema import STATE_KEY
+
+logger = logging.getLogger(__name__)
+
+STAGE = "record-demonstrations"
+_MAX_FAILED_SHARE = 0.5
+_TASKS = {"reach": "Move the gripper above the cube.", "lift": "Grasp the cube and lift it."}
+
+
+def demonstration_inputs(config: TrainConfig) -> dict[str, Any]:
+    """Return everything that decides the recording, by name."""
+    import hilserl.data.writer as writer
+    import hilserl.sim.env as env
+    import hilserl.sim.expert as expert
+    import hilserl.sim.scene as scene
+
+    return {
+        "code": source_hash(env, expert, scene, writer),
+        "record": _recording(config).model_dump(mode="json"),
+        "task": config.task.model_dump(mode="json"),
+        "robot": config.robot.model_dump(mode="json", exclude={"id", "host"}),
+        "observation": {
+            "images": sorted(config.observation.images),
+            "state": list(config.observation.state),
+            "privileged": config.observation.privileged,
+        },
+    }
+
+
+def demonstration_folder(config: TrainConfig) -> Path:
+    """Return where this configuration's demonstrations are: the user's folder, or our cache."""
+    if config.dataset.root is not None:
+        return config.dataset.root
+    return home() / "datasets" / f"{config.dataset.repo_id.replace('/', '-')}-{content_hash(demonstration_inputs(config))}"
+
+
+def get_or_record(config: TrainConfig) -> Path:
+    """Return the folder of the demonstrations, recording them first where the configuration says so."""
+    folder = demonstration_folder(config)
+    if config.dataset.record is None:
+        return folder
+    with file_lock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            record_demonstrations(config, folder)
+    return folder
+
+
+def record_demonstrations(config: TrainConfig, folder: Path) -> None:
+    """Let the expert play with noise, and keep its successful episodes.
+
+    Raises:
+        SimulationError: More than half of the attempts failed.
+    """
+    from hilserl.data.writer import EpisodeWriter, policy_features, teleop_features
+    from hilserl.robot.units import joints_to_lerobot
+    from hilserl.sim.env import So101Env
+    from hilserl.sim.expert import ScriptedExpert
+
+    record = _recording(config)
+    teleop = record.flavour == "teleop"
+    features = teleop_features(config) if teleop else policy_features(config)
+    generator = np.random.default_rng(record.seed)
+    environment, expert = So101Env(config), ScriptedExpert(config)
+    attempts = 0
+    try:
+        with EpisodeWriter(folder, config.dataset.repo_id, features, config.robot.control_hz) as writer:
+            while writer.episodes < record.episodes:
+                if attempts - writer.episodes > max(5, _MAX_FAILED_SHARE * record.episodes):
+                    raise SimulationError(
+                        f"the scripted expert failed {attempts - writer.episodes} of {attempts} attempts at `{config.task.type}`. "
+                        "Lower `dataset.record.noise`, or raise `task.control_time_s`."
+                    )
+                observation, info = environment.reset(seed=record.seed + attempts)
+                expert.reset()
+                attempts += 1
+                ended = False
+                while not ended:
+                    clean = expert.action(environment.privileged_state)
+                    action = np.clip(clean + record.noise * generator.standard_normal(clean.shape), -1, 1).astype(np.float32)
+                    joints = environment.privileged_state.joint_pos_rad
+                    before = observation
+                    observation, reward, terminated, truncated, info = environment.step(action)
+                    ended = terminated or truncated
+                    if teleop:
+                        seen = {key: value for key, value in before.items() if key != STATE_KEY}
+                        seen[STATE_KEY] = joints_to_lerobot(joints).astype(np.float32)
+                        writer.add_frame(
+                            seen, joints_to_lerobot(info["joint_target_rad"]).astype(np.float32), task=_TASKS[config.task.type]
+                        )
+                    else:
+                        writer.add_frame(before, info["executed_action"], float(reward), task=_TASKS[config.task.type])
+                if info["is_success"]:
+                    writer.save_episode()
+                else:
+                    writer.discard_episode()
+                publish(
+                    Progress(
+                        STAGE, done=writer.episodes, total=record.episodes, unit="episodes", values={"success": writer.episodes / attempts}
+                    )
+                )
+    finally:
+        environment.close()
+    logger.info("Recorded %d demonstrations of %s (%d attempts) in %s", record.episodes, config.task.type, attempts, folder)
+
+
+def _recording(config: TrainConfig) -> RecordConfig:
+    assert config.dataset.record is not None
+    return config.dataset.record

@@ -1,0 +1,205 @@
+"""Evaluate a policy: deterministic, seeded, with a confidence interval and a video."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+
+from hilserl.config.models import TrainConfig
+from hilserl.errors import CheckpointError
+from hilserl.policy import Policy
+from hilserl.progress import Progress, publish
+from hilserl.schema import IMAGE_PREFIX, policy_schema
+
+STAGE = "evaluate-policy"
+
+
+def wilson_interval(successes: int, trials: int, *, z: float = 1.959964) -> tuple[float, float]:
+    """Confidence interval of a success rate (Wilson 1927); 95 % with the default z.
+
+    Args:
+        successes: Number of successes.
+        trials: Number of trials, at least 1.
+        z: Quantile of the standard normal distribution.
+
+    Returns:
+        Lower and upper bound, in [0, 1].
+    """
+    rate = successes / trials
+    denominator = 1 + z * z / trials
+    center = (rate + z * z / (2 * trials)) / denominator
+    half = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials)) / denominator
+    return max(0.0, center - half), min(1.0, center + half)
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Outcome of N deterministic episodes.
+
+    Attributes:
+        episodes: Episodes played.
+        successes: Episodes in which the simulator saw the task done.
+        success_rate: Their share.
+        interval_low: Lower bound of the 95 % Wilson interval.
+        interval_high: Upper bound.
+        mean_steps: Mean episode length [control steps].
+        mean_seconds: Mean episode length at the control rate [s].
+        judged_by: Who said what success is.
+        seed: Seed of the first episode; episode i uses `seed + i`.
+        failed_seeds: Seeds of the episodes that failed, to watch them again.
+        seconds: Wall time [s].
+        video: Video file, if one was made.
+    """
+
+    episodes: int
+    successes: int
+    success_rate: float
+    interval_low: float
+    interval_high: float
+    mean_steps: float
+    mean_seconds: float
+    judged_by: str
+    seed: int
+    failed_seeds: tuple[int, ...]
+    seconds: float
+    video: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-serialisable form."""
+        return asdict(self) | {"video": str(self.video) if self.video else None, "failed_seeds": list(self.failed_seeds)}
+
+
+def evaluate_policy(
+    config: TrainConfig,
+    policy_folder: Path,
+    *,
+    video: Path | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> EvaluationResult:
+    """Play `config.evaluation.episodes` episodes with the saved policy.
+
+    Args:
+        config: The run's configuration; its schema must be the policy's.
+        policy_folder: A folder written by `Policy.save`.
+        video: File for a video of the first `config.evaluation.video_episodes` episodes.
+        should_stop: Asked every episode; True ends early with what was played.
+
+    Raises:
+        CheckpointError: The policy is unreadable, or sees or does something else than the environment offers.
+    """
+    from hilserl.sim.env import So101Env
+
+    torch.set_num_threads(1)
+    policy = Policy.load(policy_folder)
+    if differences := policy.preprocessor.schema.differences(policy_schema(config)):
+        raise CheckpointError(f"{policy_folder}: the policy does not fit this configuration: " + "; ".join(differences))
+    settings = config.evaluation
+    started = time.monotonic()
+    lengths: list[int] = []
+    failed: list[int] = []
+    environment = So101Env(config, render_mode="rgb_array" if video and settings.video_episodes else None)
+    film = _Film(video, config.robot.control_hz) if video and settings.video_episodes else None
+    try:
+        for index in range(settings.episodes):
+            if should_stop():
+                break
+            filmed = film if index < settings.video_episodes else None
+            steps, success = _play(environment, policy, settings.seed + index, filmed)
+            lengths.append(steps)
+            if not success:
+                failed.append(settings.seed + index)
+            publish(
+                Progress(
+                    STAGE,
+                    done=len(lengths),
+                    total=settings.episodes,
+                    unit="episodes",
+                    values={"success": 1 - len(failed) / len(lengths)},
+                )
+            )
+    finally:
+        environment.close()
+        if film:
+            film.close()
+    successes = len(lengths) - len(failed)
+    low, high = wilson_interval(successes, len(lengths))
+    return EvaluationResult(
+        episodes=len(lengths),
+        successes=successes,
+        success_rate=successes / len(lengths),
+        interval_low=low,
+        interval_high=high,
+        mean_steps=float(np.mean(lengths)),
+        mean_seconds=float(np.mean(lengths)) / config.robot.control_hz,
+        judged_by="simulator",
+        seed=settings.seed,
+        failed_seeds=tuple(failed),
+        seconds=time.monotonic() - started,
+        video=video if film else None,
+    )
+
+
+def _play(environment: Any, policy: Policy, seed: int, film: _Film | None) -> tuple[int, bool]:
+    observation, _ = environment.reset(seed=seed)
+    steps, ended, success = 0, False, False
+    while not ended:
+        if film:
+            film.add(environment.render(), observation)
+        observation, _, terminated, truncated, info = environment.step(policy.act(observation))
+        steps += 1
+        ended, success = terminated or truncated, bool(info["is_success"])
+    if film:
+        for _ in range(5):  # hold the last picture for half a second
+            film.add(environment.render(), observation)
+    return steps, success
+
+
+class _Film:
+    """Front view with the policy's cameras set into its corner, as H.264 (or MPEG-4 where that is missing)."""
+
+    def __init__(self, file: Path, fps: float) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._container = av.open(str(file), "w")
+        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        self._stream = self._container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
+        self._stream.pix_fmt = "yuv420p"
+        self._sized = False
+
+    def add(self, front: np.ndarray, observation: dict[str, np.ndarray]) -> None:
+        picture = compose_picture(front, observation)
+        if not self._sized:
+            self._stream.height, self._stream.width = picture.shape[:2]
+            self._sized = True
+        for packet in self._stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")):
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        if self._sized:
+            for packet in self._stream.encode():
+                self._container.mux(packet)
+        self._container.close()
+
+
+def compose_picture(front: np.ndarray, observation: dict[str, np.ndarray]) -> np.ndarray:
+    """Set each camera's frame (H, W, 3) into the lower left of the front view; even height and width."""
+    picture = front[: front.shape[0] // 2 * 2, : front.shape[1] // 2 * 2].copy()
+    left = 4
+    for key, frame in observation.items():
+        if key.startswith(IMAGE_PREFIX):
+            height, width = frame.shape[:2]
+            if left + width + 4 > picture.shape[1] or height + 8 > picture.shape[0]:
+                continue
+            top = picture.shape[0] - height - 4
+            picture[top - 2 : top + height + 2, left - 2 : left + width + 2] = 255
+            picture[top : top + height, left : left + width] = frame
+            left += width + 8
+    return picture

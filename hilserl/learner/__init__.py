@@ -1,0 +1,1 @@
+"""The learner process: takes in experience, owes updates, publishes weights."""

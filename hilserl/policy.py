@@ -1,0 +1,195 @@
+"""A policy that can act: preprocessor, vision, actor network and its scaling, as one artefact.
+
+The actor process, the evaluation and the registered model all use this object, so what was trained
+is what acts. Saved as safetensors and JSON; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hilserl.config.models import TrainConfig
+from hilserl.data.preprocess import Preprocessor
+from hilserl.errors import CheckpointError
+from hilserl.files import atomic_directory, write_json
+from hilserl.sac.agent import Vision, architecture_hash, policy_tensors
+from hilserl.sac.networks import InputSpec, SquashedGaussianActor, StateScaling
+from hilserl.sac.vision import SmallCnn
+from hilserl.schema import STATE_KEY, policy_schema
+
+FORMAT_VERSION = 1
+
+
+class PolicyArchitecture(BaseModel):
+    """Sizes from which an untrained policy can be built."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    state_dim: int
+    action_dim: int
+    cameras: dict[str, tuple[int, int]]
+    latent_dim: int
+    hidden_dims: tuple[int, ...]
+
+    @classmethod
+    def from_config(cls, config: TrainConfig) -> PolicyArchitecture:
+        """Derive the sizes from a run's configuration."""
+        schema = policy_schema(config)
+        return cls(
+            state_dim=schema.observation[STATE_KEY].shape[0],
+            action_dim=schema.action.shape[0],
+            cameras={name: image.resize for name, image in config.observation.images.items()},
+            latent_dim=config.policy.latent_dim,
+            hidden_dims=config.policy.hidden_dims,
+        )
+
+    def encoders(self) -> dict[str, SmallCnn]:
+        """Build the cameras' encoders, untrained."""
+        return {name: SmallCnn(height, width) for name, (height, width) in self.cameras.items()}
+
+    def input_spec(self) -> InputSpec:
+        """Describe the networks' inputs."""
+        feature_dims = {name: SmallCnn(height, width).feature_dim for name, (height, width) in self.cameras.items()}
+        return InputSpec(self.state_dim, feature_dims, self.action_dim)
+
+
+class Policy:
+    """Acts on native observations: [-1, 1] actions from the camera frames and the state."""
+
+    def __init__(self, architecture: PolicyArchitecture, preprocessor: Preprocessor) -> None:
+        self.architecture = architecture
+        self.preprocessor = preprocessor
+        zeros = torch.zeros(architecture.state_dim)
+        self._actor = SquashedGaussianActor(
+            architecture.input_spec(), latent_dim=architecture.latent_dim, hidden_dims=architecture.hidden_dims
+        )
+        self._vision = Vision(architecture.encoders())
+        self._scaling = StateScaling(zeros, zeros + 1)
+        for module in self._modules().values():
+            module.requires_grad_(False).eval()
+        self.version = -1  # no weights yet: `act` refuses
+
+    @property
+    def architecture_hash(self) -> str:
+        """Identify names, shapes and dtypes of the tensors this policy takes."""
+        return architecture_hash(self.tensors())
+
+    @property
+    def schema_hash(self) -> str:
+        """Identify what the policy sees and does."""
+        return self.preprocessor.schema.hash()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors by name."""
+        return policy_tensors(self._actor, self._vision, self._scaling)
+
+    def load_tensors(self, tensors: Mapping[str, Tensor], version: int) -> None:
+        """Take new weights.
+
+        Raises:
+            CheckpointError: They belong to another architecture, or are not finite; nothing was changed.
+        """
+        if (theirs := architecture_hash(tensors)) != self.architecture_hash:
+            raise CheckpointError(
+                f"weights version {version} are of architecture {theirs}, this policy is {self.architecture_hash}. "
+                "Actor and learner must run the same configuration and code version."
+            )
+        broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())]
+        if broken:
+            raise CheckpointError(f"weights version {version}: `{broken[0]}` is not finite. The policy keeps its previous weights.")
+        for owner, module in self._modules().items():
+            module.load_state_dict({n.removeprefix(f"{owner}."): t for n, t in tensors.items() if n.startswith(f"{owner}.")})
+        self.version = version
+
+    @torch.inference_mode()
+    def act(self, observation: Mapping[str, np.ndarray], *, generator: torch.Generator | None = None) -> np.ndarray:
+        """Choose an action.
+
+        Args:
+            observation: Native observation: `observation.state` (S,) in physical units and
+                `observation.images.<camera>` uint8 (H, W, 3).
+            generator: Source of exploration noise; None acts deterministically (the distribution's mode).
+
+        Returns:
+            Action in (-1, 1), (A,) float32.
+
+        Raises:
+            CheckpointError: No weights were loaded.
+        """
+        if self.version < 0:
+            raise CheckpointError("the policy has no weights yet: no motion before the learner sent them")
+        seen = self.preprocessor(observation)
+        state = self._scaling(torch.from_numpy(seen[STATE_KEY])[None])
+        images = {name: torch.from_numpy(seen[f"observation.images.{name}"])[None] for name in self.architecture.cameras}
+        mean, log_std = self._actor(state, self._vision(images))
+        if generator is not None:
+            mean = mean + log_std.exp() * torch.randn(mean.shape, generator=generator)
+        return torch.tanh(mean)[0].numpy()
+
+    def save(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        """Write the policy as one artefact; `facts` (success, steps, run) are kept beside it."""
+        save_policy(folder, self.architecture, self.preprocessor, self.tensors(), facts)
+
+    @classmethod
+    def load(cls, folder: Path) -> Policy:
+        """Read a saved policy.
+
+        Raises:
+            CheckpointError: It is missing, damaged or of another format version.
+        """
+        manifest = read_policy_manifest(folder)
+        policy = cls(PolicyArchitecture.model_validate(manifest["architecture"]), Preprocessor.from_dict(manifest["preprocessor"]))
+        try:
+            tensors = load_file(folder / "policy.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{folder / 'policy.safetensors'}: cannot be read ({error}). Evaluate another checkpoint.") from None
+        policy.load_tensors(tensors, version=int(manifest["facts"].get("weights_version", 0)))
+        return policy
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"actor": self._actor, "vision": self._vision, "scaling": self._scaling}
+
+
+def save_policy(
+    folder: Path, architecture: PolicyArchitecture, preprocessor: Preprocessor, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
+) -> None:
+    """Write a policy folder atomically: `policy.safetensors` and `policy.json`."""
+    with atomic_directory(folder) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / "policy.safetensors")
+        write_json(
+            temporary / "policy.json",
+            {
+                "format_version": FORMAT_VERSION,
+                "architecture": architecture.model_dump(),
+                "architecture_hash": architecture_hash(tensors),
+                "schema": preprocessor.schema.to_dict(),
+                "preprocessor": preprocessor.to_dict(),
+                "facts": dict(facts),
+            },
+        )
+
+
+def read_policy_manifest(folder: Path) -> dict[str, Any]:
+    """Read `policy.json`.
+
+    Raises:
+        CheckpointError: It is missing, no JSON, or of another format version.
+    """
+    file = folder / "policy.json"
+    try:
+        manifest = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: cannot be read ({error}). A policy folder holds policy.json and policy.safetensors.") from None
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(f"{file}: format version {manifest.get('format_version')}, this program reads {FORMAT_VERSION}.")
+    return manifest

@@ -1,0 +1,125 @@
+"""Folders of runs: what belongs to one training, and which one an interrupted command continues."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hilserl.config.models import TrainConfig
+from hilserl.errors import CheckpointError
+from hilserl.files import content_hash, file_lock, home, write_json
+
+# Sections that may change between an interrupted run and its continuation: they do not change what is learned.
+_NOT_LEARNING = {"tracking", "evaluation", "link"}
+
+
+def config_identity(config: TrainConfig) -> str:
+    """Hash what makes two runs the same training."""
+    return content_hash({key: value for key, value in config.model_dump(mode="json").items() if key not in _NOT_LEARNING})
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk: configuration, checkpoints, journal, policies, evaluation."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, config: TrainConfig, *, fresh: bool = False) -> tuple[RunFolder, bool]:
+        """Continue the newest unfinished run of this configuration, or start one.
+
+        Args:
+            config: The run's configuration.
+            fresh: Never continue.
+
+        Returns:
+            The folder, and whether it is continued.
+        """
+        parent = home() / "runs" / config.name
+        if not fresh:
+            for path in sorted(parent.glob("*"), reverse=True):
+                run = cls(path)
+                facts = run.facts()
+                if facts.get("identity") == config_identity(config) and facts.get("status") != "finished" and not run.is_locked():
+                    return run, True
+        stamp = dt.datetime.now().strftime("%Y%m%d-%H%M%S")
+        number = 0
+        while (path := parent / (f"{stamp}-{number}" if number else stamp)).exists():
+            number += 1
+        run = cls(path)
+        write_json(path / "config.json", config.model_dump(mode="json"))
+        write_json(path / "run.json", {"identity": config_identity(config), "status": "started", "run_id": f"{config.name}-{path.name}"})
+        return run, False
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run, shared by actor, learner and MLflow."""
+        return str(self.facts()["run_id"])
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the learner's checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def learner_journal(self) -> Path:
+        """What the learner acknowledged."""
+        return self.path / "journal" / "learner"
+
+    @property
+    def token_file(self) -> Path:
+        """Secret that admits the actor."""
+        return token_file(self.run_id)
+
+    @property
+    def best_policy(self) -> Path:
+        """Policy of the best evaluation during training."""
+        return self.path / "policy" / "best"
+
+    @property
+    def last_policy(self) -> Path:
+        """Policy at the end of training."""
+        return self.path / "policy" / "last"
+
+    def facts(self) -> dict[str, Any]:
+        """Read `run.json`; empty for a folder that is no run."""
+        try:
+            facts: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return facts
+
+    def update(self, **facts: Any) -> None:
+        """Change facts in `run.json`, atomically."""
+        write_json(self.path / "run.json", self.facts() | facts)
+
+    def is_locked(self) -> bool:
+        """Whether a learner is working in this folder."""
+        try:
+            with file_lock(self.path / "run.lock", timeout_s=0):
+                return False
+        except TimeoutError:
+            return True
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one learner.
+
+        Raises:
+            CheckpointError: Another learner holds it.
+        """
+        try:
+            with file_lock(self.path / "run.lock", timeout_s=2):
+                yield
+        except TimeoutError:
+            raise CheckpointError(f"{self.path}: another learner is training this run. Wait for it, or start with `--fresh`.") from None
+
+
+def token_file(run_id: str) -> Path:
+    """Return where the secret of a run is kept, on either host."""
+    return home() / "tokens" / run_id

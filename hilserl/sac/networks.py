@@ -1,0 +1,158 @@
+"""Actor and critic networks of SAC with prior data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the networks are fed.
+
+    Attributes:
+        state_dim: S, scalars of `observation.state`.
+        feature_dims: F of each camera's features, by camera.
+        action_dim: A.
+    """
+
+    state_dim: int
+    feature_dims: Mapping[str, int]
+    action_dim: int
+
+
+class StateScaling(nn.Module):
+    """Bring the state from physical units to order one with fixed statistics: (x - center) / half_range."""
+
+    def __init__(self, center: Tensor, half_range: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("center", center.float().clone())
+        self.register_buffer("half_range", half_range.float().clone())
+        self.center: Tensor
+        self.half_range: Tensor
+
+    def forward(self, state: Tensor) -> Tensor:
+        """Scale states (B, S)."""
+        return (state - self.center) / self.half_range
+
+
+class Trunk(nn.Module):
+    """Project state and each camera's features to `latent_dim` each, and concatenate.
+
+    Linear, LayerNorm, tanh per input, as HIL-SERL bounds its encoders' outputs.
+    """
+
+    def __init__(self, spec: InputSpec, latent_dim: int) -> None:
+        super().__init__()
+        self.state = nn.Sequential(nn.Linear(spec.state_dim, latent_dim), nn.LayerNorm(latent_dim), nn.Tanh())
+        self.cameras = nn.ModuleDict(
+            {
+                name: nn.Sequential(nn.Linear(dim, latent_dim), nn.LayerNorm(latent_dim), nn.Tanh())
+                for name, dim in spec.feature_dims.items()
+            }
+        )
+        self.output_dim = latent_dim * (1 + len(spec.feature_dims))
+
+    def forward(self, state: Tensor, features: Mapping[str, Tensor]) -> Tensor:
+        """Map scaled state (B, S) and features (B, F) by camera to (B, D)."""
+        return torch.cat([self.state(state), *(project(features[name]) for name, project in self.cameras.items())], 1)
+
+
+class EnsembleLinear(nn.Module):
+    """N independent linear layers in one batched product."""
+
+    def __init__(self, members: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1.0 / math.sqrt(inputs)
+        self.weight = nn.Parameter(torch.empty(members, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, 1, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, B, inputs) to (N, B, outputs)."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class EnsembleLayerNorm(nn.Module):
+    """LayerNorm with a separate scale and shift per member."""
+
+    def __init__(self, members: int, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(members, 1, width))
+        self.shift = nn.Parameter(torch.zeros(members, 1, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, B, width) over the last axis."""
+        return torch.addcmul(self.shift, F.layer_norm(x, x.shape[-1:]), self.scale)
+
+
+class CriticEnsemble(nn.Module):
+    """N Q-functions; every layer after the trunk is separate, the last one included.
+
+    LayerNorm keeps values bounded on actions outside the data (RLPD, arXiv 2302.02948 §4.2).
+    """
+
+    def __init__(self, spec: InputSpec, *, members: int, latent_dim: int, hidden_dims: Sequence[int]) -> None:
+        super().__init__()
+        self.members = members
+        self.trunk = Trunk(spec, latent_dim)
+        layers: list[nn.Module] = []
+        width = self.trunk.output_dim + spec.action_dim
+        for hidden in hidden_dims:
+            layers += [EnsembleLinear(members, width, hidden), EnsembleLayerNorm(members, hidden), nn.SiLU()]
+            width = hidden
+        layers.append(EnsembleLinear(members, width, 1))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, state: Tensor, features: Mapping[str, Tensor], action: Tensor) -> Tensor:
+        """Return Q-values (N, B) of scaled states (B, S), features (B, F) and actions (B, A)."""
+        x = torch.cat((self.trunk(state, features), action), 1)
+        return self.layers(x.expand(self.members, *x.shape)).squeeze(-1)
+
+
+class SquashedGaussianActor(nn.Module):
+    """Diagonal Gaussian squashed by tanh: actions in (-1, 1)."""
+
+    def __init__(self, spec: InputSpec, *, latent_dim: int, hidden_dims: Sequence[int]) -> None:
+        super().__init__()
+        self.trunk = Trunk(spec, latent_dim)
+        layers: list[nn.Module] = []
+        width = self.trunk.output_dim
+        for hidden in hidden_dims:
+            layers += [nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.SiLU()]
+            width = hidden
+        self.layers = nn.Sequential(*layers)
+        self.mean = nn.Linear(width, spec.action_dim)
+        self.log_std = nn.Linear(width, spec.action_dim)
+        for output in (self.mean, self.log_std):
+            nn.init.uniform_(output.weight, -1e-2, 1e-2)
+            nn.init.zeros_(output.bias)
+
+    def forward(self, state: Tensor, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return mean and log standard deviation before the squashing, each (B, A)."""
+        x = self.layers(self.trunk(state, features))
+        return self.mean(x), self.log_std(x).clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+
+def sample_squashed(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample actions and their log-probability by reparameterisation.
+
+    Args:
+        mean: Before the squashing, (B, A).
+        log_std: Logarithm of the standard deviation (not the variance), (B, A).
+        noise: Standard normal, (B, A).
+
+    Returns:
+        Action in (-1, 1), (B, A), and its log density, (B,). The tanh correction uses
+        log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), exact where tanh saturates.
+    """
+    pre_tanh = mean + log_std.exp() * noise
+    gaussian = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+    correction = 2.0 * (math.log(2.0) - pre_tanh - F.softplus(-2.0 * pre_tanh))
+    return torch.tanh(pre_tanh), (gaussian - correction).sum(-1)

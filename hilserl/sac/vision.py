@@ -1,0 +1,78 @@
+"""The small convolutional encoder: an image to keypoints and a guess of where the object is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class SpatialSoftmax(nn.Module):
+    """Expected image coordinates of each channel's activation (Levine et al. 2016, arXiv 1504.00702)."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        rows, columns = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+        self.register_buffer("grid", torch.stack((columns.flatten(), rows.flatten()), 1), persistent=False)
+        self.grid: Tensor
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Map activations (B, C, H, W) to keypoints (B, 2C) in [-1, 1], x then y."""
+        weights = maps.flatten(2).softmax(-1)
+        return (weights @ self.grid).flatten(1)
+
+
+class SmallCnn(nn.Module):
+    """Three convolutions, spatial softmax, and a head that predicts named labels.
+
+    The features are the keypoints followed by the head's prediction, all of order one. Pretraining
+    fits the head (see `hilserl.pretraining`); trained end to end, the head is just two more layers.
+    """
+
+    def __init__(self, height: int, width: int, *, channels: int = 32, num_labels: int = 6) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(3, channels // 2, 5, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(channels // 2, channels, 3, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3),
+        )
+        with torch.no_grad():
+            shape = self.convolutions(torch.zeros(1, 3, height, width)).shape
+        self.keypoints = SpatialSoftmax(shape[2], shape[3])
+        self.head = nn.Sequential(nn.Linear(2 * channels, 128), nn.ReLU(), nn.Linear(128, num_labels))
+        self.feature_dim = 2 * channels + num_labels
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 images (B, H, W, C), 0-255, to features (B, F)."""
+        keypoints, labels = self.keypoints_and_labels(images)
+        return torch.cat((keypoints, labels), 1)
+
+    def keypoints_and_labels(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keypoints (B, 2C) and predicted labels (B, L) of uint8 images (B, H, W, 3)."""
+        pixels = images.permute(0, 3, 1, 2).to(self.head[0].weight.dtype).div(127.5).sub(1.0)
+        keypoints = self.keypoints(self.convolutions(pixels))
+        return keypoints, self.head(keypoints)
+
+
+def random_shift(images: Tensor, generator: torch.Generator, *, pad: int = 4) -> Tensor:
+    """Shift each image by up to `pad` pixels, replicating the border (DrQ, arXiv 2004.13649).
+
+    Args:
+        images: uint8, (B, H, W, C).
+        generator: Source of the shifts.
+        pad: Largest shift [px].
+
+    Returns:
+        uint8, (B, H, W, C).
+    """
+    batch, height, width, _ = images.shape
+    padded = F.pad(images.permute(0, 3, 1, 2).float(), (pad,) * 4, mode="replicate")
+    top = torch.randint(0, 2 * pad + 1, (batch, 1), generator=generator)
+    left = torch.randint(0, 2 * pad + 1, (batch, 1), generator=generator)
+    rows = (top + torch.arange(height))[:, None, :, None]
+    columns = (left + torch.arange(width))[:, None, None, :]
+    index = torch.arange(batch)[:, None, None, None]
+    channels = torch.arange(images.shape[3])[None, :, None, None]
+    return padded[index, channels, rows, columns].permute(0, 2, 3, 1).to(torch.uint8)

@@ -1,0 +1,129 @@
+"""Start and stop the actor that belongs to a training run.
+
+Under a deployment the actor is the deployment `actor/<host>` of the robot's host. Without one (the demo,
+a notebook) it is a process of this machine that runs the same flow.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+from uuid import UUID
+
+from prefect import runtime
+from prefect.client.orchestration import get_client
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelling
+
+from hilserl.config import TrainConfig
+from hilserl.errors import RobotError, ServiceError
+from hilserl.files import write_json
+from hilserl.runs import RunFolder
+from hilserl.services.processes import ManagedProcess
+
+logger = logging.getLogger(__name__)
+
+# An actor ends by itself when the learner has finished; Prefect kills a cancelled one after 30 s.
+_OWN_END_S = 20.0
+_CANCEL_S = 25.0
+
+
+class RunningActor(Protocol):
+    """An actor somewhere."""
+
+    def check(self) -> None:
+        """Raise if it died."""
+
+    def stop(self) -> None:
+        """Let it end, then make it end; idempotent."""
+
+
+@contextmanager
+def actor_running(config: TrainConfig, run: RunFolder) -> Iterator[RunningActor]:
+    """Have the run's actor running while the block runs, and stopped afterwards, whatever happened."""
+    actor = _DeployedActor(config, run) if runtime.deployment.id else _LocalActor(config, run)
+    try:
+        yield actor
+    finally:
+        actor.stop()
+
+
+def actor_parameters(config: TrainConfig, run: RunFolder) -> dict[str, object]:
+    """Return the parameters of the flow `actor` for this run."""
+    return {"config": config.model_dump(mode="json"), "address": f"{config.link.host}:{config.link.port}", "run_id": run.run_id}
+
+
+class _LocalActor:
+    def __init__(self, config: TrainConfig, run: RunFolder) -> None:
+        parameters = run.path / "actor_parameters.json"
+        write_json(parameters, actor_parameters(config, run))
+        self._process = ManagedProcess(
+            "actor", [sys.executable, "-m", "flows.actor", str(parameters)], env=dict(os.environ), log=run.path / "actor.log"
+        )
+        self._process.start()
+
+    def check(self) -> None:
+        if self._process.exit_code is not None:
+            raise RobotError(
+                f"the actor ended (exit code {self._process.exit_code}) while the learner was training.\n{self._process.log_tail()}"
+            )
+
+    def stop(self) -> None:
+        deadline = time.monotonic() + (_OWN_END_S if sys.exc_info()[0] is None else 0.0)
+        while self._process.exit_code is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self._process.stop(timeout_s=_CANCEL_S)
+
+
+class _DeployedActor:
+    def __init__(self, config: TrainConfig, run: RunFolder) -> None:
+        name = f"actor/{config.robot.host}"
+        try:
+            flow_run = run_deployment(
+                name,
+                parameters=actor_parameters(config, run),
+                timeout=0,
+                as_subflow=True,
+                tags=[f"run:{run.run_id}", f"robot:{config.robot.id}"],
+                # A retried flow run starts one actor per attempt, a repeated call none.
+                idempotency_key=f"actor-{runtime.flow_run.id}-{runtime.flow_run.run_count}",
+            )
+        except ObjectNotFound:
+            raise ServiceError(
+                f"there is no deployment `{name}` (robot.host is `{config.robot.host}`). Start `hilserl up`, "
+                "or deploy flows/actor.py for that host with `prefect deploy --all`."
+            ) from None
+        self._id: UUID = flow_run.id  # type: ignore[union-attr]
+
+    def check(self) -> None:
+        state = self._state()
+        if state is not None and state.is_final():
+            raise RobotError(f"the actor's flow run is {state.name}: {state.message or 'no message'}. Its log is in the Prefect UI.")
+
+    def stop(self) -> None:
+        deadline = time.monotonic() + (_OWN_END_S if sys.exc_info()[0] is None else 0.0)
+        if self._ended(deadline):
+            return
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(self._id, Cancelling(message="the training ended"))
+        if not self._ended(time.monotonic() + _CANCEL_S):
+            logger.error("The actor's flow run %s did not end within %g s after its cancellation; look at the robot", self._id, _CANCEL_S)
+
+    def _ended(self, deadline: float) -> bool:
+        while True:
+            state = self._state()
+            if state is not None and state.is_final():
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.5)
+
+    def _state(self):  # type: ignore[no-untyped-def]
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(self._id).state

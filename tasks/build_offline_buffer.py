@@ -1,0 +1,57 @@
+"""Phase: decode and convert the demonstrations once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from hilserl.config import TrainConfig
+from hilserl.data.offline_buffer import STAGE, get_or_build, offline_buffer_folder, offline_buffer_inputs, verify_offline_buffer
+from hilserl.files import content_hash, home
+from hilserl.joints import RobotJointConverter
+from tasks.caching import BY_KEY, run_verified
+from tasks.progress import progress_artifact
+
+
+@task(name=STAGE, persist_result=True, result_serializer="json", cache_policy=BY_KEY)
+def build_offline_buffer_task(config: TrainConfig, dataset: Path, *, key: str) -> dict[str, Any]:
+    """Build the buffer; returns its manifest, never its arrays."""
+    with progress_artifact("build-offline-buffer"):
+        manifest, hit, reason = get_or_build(config, dataset, _cache(), RobotJointConverter(config))
+    positives = sum(1 for count in manifest.positives_per_episode if count)
+    residual = (
+        f"{1000 * manifest.residual_m['mean']:.2f} mm mean, {1000 * manifest.residual_m['max']:.2f} mm largest"
+        if manifest.residual_m
+        else "–"
+    )
+    create_markdown_artifact(
+        key="offline-buffer",
+        description="What the learner starts from",
+        markdown=(
+            "| | |\n|---|---|\n"
+            f"| transitions | {manifest.transitions} ({manifest.dropped} frames without next observation left out) |\n"
+            f"| episodes | {manifest.episodes}, {positives} of them with a reward |\n"
+            f"| clipped actions | {manifest.clipped_steps} |\n"
+            f"| conversion residual | {residual} |\n"
+            f"| size | {manifest.size_bytes / 1e6:.1f} MB |\n"
+            f"| built in | {manifest.seconds:.2f} s, {manifest.frames_per_s:.0f} frames/s |\n"
+            f"| folder | `{manifest.folder}` |\n"
+            f"| {'found' if hit else 'built because'} | {reason} |\n"
+        ),
+    )
+    return manifest.to_dict() | {"folder": str(manifest.folder)}
+
+
+def build_offline_buffer(config: TrainConfig, dataset: Path) -> Path:
+    """Return the folder of the offline buffer; a cached one is verified on disk first."""
+    inputs = offline_buffer_inputs(config, dataset, RobotJointConverter(config))
+    key = content_hash(inputs)
+    problems = verify_offline_buffer(offline_buffer_folder(_cache(), key), key, inputs)
+    return Path(run_verified(build_offline_buffer_task, key, problems, config, dataset)["folder"])
+
+
+def _cache() -> Path:
+    return home() / "buffers"

@@ -1,0 +1,28 @@
+"""Phase: pretrain the vision encoder in simulation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+
+from hilserl.config import TrainConfig
+from hilserl.files import content_hash
+from hilserl.pretraining import STAGE, encoder_folder, encoder_inputs, get_or_pretrain, verify_encoders
+from tasks.caching import BY_KEY, run_verified
+from tasks.progress import progress_artifact
+
+
+@task(name=STAGE, persist_result=True, result_serializer="json", cache_policy=BY_KEY)
+def pretrain_encoder_task(config: TrainConfig, *, key: str) -> str:
+    """Train the encoders; returns their folder."""
+    with progress_artifact(STAGE):
+        return str(get_or_pretrain(config))
+
+
+def pretrain_encoder(config: TrainConfig) -> Path | None:
+    """Return the folder of the pretrained encoders; None where the policy needs none."""
+    if not config.observation.images or config.encoder.type != "sim_pretrained":
+        return None
+    problems = verify_encoders(encoder_folder(config))
+    return Path(run_verified(pretrain_encoder_task, content_hash(encoder_inputs(config)), problems, config))

@@ -1,0 +1,88 @@
+"""Phase: say what came out, where a person looks: Prefect's UI, MLflow, and files in the run's folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from hilserl.config import TrainConfig
+from hilserl.evaluation import EvaluationResult
+from hilserl.files import write_json
+from hilserl.learner.loop import LearnerResult
+from hilserl.progress import Progress, publish
+from hilserl.report import draw_learning_curve
+from hilserl.runs import RunFolder
+from hilserl.tracking import Tracker, ui_command
+
+STAGE = "publish-report"
+
+
+@task(name=STAGE, cache_policy=None, persist_result=False)
+def publish_report(
+    config: TrainConfig, run: RunFolder, learned: LearnerResult, evaluated: EvaluationResult, tracker: Tracker
+) -> dict[str, Any]:
+    """Draw the learning curve, log artefacts to MLflow, write the final report; returns the run's summary."""
+    publish(Progress(STAGE))
+    interval = (evaluated.success_rate, evaluated.interval_low, evaluated.interval_high)
+    curve = draw_learning_curve(run.path / "learning_curve.png", run.run_id, learned.evaluations, learned.history, interval)
+    tracker.log_metrics(
+        {
+            "final/success": evaluated.success_rate,
+            "final/success_low": evaluated.interval_low,
+            "final/success_high": evaluated.interval_high,
+            "final/mean_steps": evaluated.mean_steps,
+        },
+        learned.environment_steps,
+    )
+    tracker.log_artifact(curve)
+    tracker.log_artifact(run.path / "evaluation" / "evaluation.json", "evaluation")
+    if evaluated.video:
+        tracker.log_artifact(evaluated.video, "evaluation")
+    for file in sorted(learned.policy.iterdir()):
+        tracker.log_artifact(file, "policy")
+    summary: dict[str, Any] = {
+        "run_id": run.run_id,
+        "task": config.task.type,
+        "seed": config.seed,
+        "environment_steps": learned.environment_steps,
+        "updates": learned.updates,
+        "learning_seconds": round(learned.seconds, 1),
+        "ended_because": learned.reason,
+        "success_rate": evaluated.success_rate,
+        "interval": [evaluated.interval_low, evaluated.interval_high],
+        "episodes": evaluated.episodes,
+        "mean_seconds": evaluated.mean_seconds,
+        "judged_by": evaluated.judged_by,
+        "folder": str(run.path),
+        "policy": str(learned.policy),
+        "video": str(evaluated.video) if evaluated.video else None,
+        "learning_curve": str(curve),
+        "mlflow_run_id": tracker.run_id,
+    }
+    create_markdown_artifact(key="report", description="Outcome of the training", markdown=_markdown(summary, ui_command(config.tracking)))
+    write_json(run.path / "summary.json", summary)
+    run.update(status="finished")
+    return summary
+
+
+def _markdown(summary: dict[str, Any], ui: str) -> str:
+    low, high = summary["interval"]
+    return f"""# {summary["success_rate"]:.0%} success on `{summary["task"]}`
+
+{summary["episodes"]} deterministic episodes, 95 % Wilson interval {low:.1%} – {high:.1%}, judged by the {summary["judged_by"]};
+mean episode {summary["mean_seconds"]:.1f} s.
+
+| | |
+|---|---|
+| run | `{summary["run_id"]}`, seed {summary["seed"]} |
+| environment steps | {summary["environment_steps"]} |
+| critic updates | {summary["updates"]} |
+| learning time | {summary["learning_seconds"]} s |
+| ended because | {summary["ended_because"]} |
+| policy | `{summary["policy"]}` |
+| video | `{summary["video"]}` |
+| learning curve | `{summary["learning_curve"]}` |
+| MLflow run | `{summary["mlflow_run_id"]}`, open with `{ui}` |
+"""

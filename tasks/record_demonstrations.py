@@ -1,0 +1,27 @@
+"""Phase: make the demonstrations in simulation, or find the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+
+from hilserl.config import TrainConfig
+from hilserl.demonstrations import STAGE, demonstration_folder, demonstration_inputs, get_or_record
+from hilserl.files import content_hash
+from tasks.caching import BY_KEY, run_verified
+
+
+@task(name=STAGE, persist_result=True, result_serializer="json", cache_policy=BY_KEY)
+def record_demonstrations_task(config: TrainConfig, *, key: str) -> str:
+    """Record the dataset; returns its folder."""
+    return str(get_or_record(config))
+
+
+def record_demonstrations(config: TrainConfig) -> Path:
+    """Return the dataset's folder; a recording made before from the same inputs is used again."""
+    folder = demonstration_folder(config)
+    if config.dataset.record is None:
+        return folder
+    problems = [] if folder.exists() else [f"{folder.name} does not exist yet"]
+    return Path(run_verified(record_demonstrations_task, content_hash(demonstration_inputs(config)), problems, config))

@@ -1,0 +1,56 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hilserl.evaluation import wilson_interval
+from hilserl.learner.governor import UtdGovernor
+from hilserl.learner.statistics import EpisodeStatistics
+from hilserl.link.messages import EpisodeReport
+
+
+@pytest.mark.failure("L08")
+@given(st.integers(1, 20), st.integers(0, 50), st.lists(st.integers(0, 9), max_size=60))
+def test_updates_owed_are_exact(utd_ratio: int, warm_up: int, arrivals: list[int]) -> None:
+    governor = UtdGovernor(utd_ratio, warm_up)
+    actor_updates = 0
+    for steps in arrivals:
+        governor.environment_steps += steps
+        while governor.owed > 0:
+            actor_updates += governor.updates_actor
+            governor.updates += 1
+    learned_from = max(0, sum(arrivals) - warm_up)
+    assert governor.updates == utd_ratio * learned_from
+    assert actor_updates == learned_from
+
+
+def report(**values) -> EpisodeReport:
+    defaults = {"episode": 0, "return_": 0.0, "length": 10, "is_success": False, "intervention_steps": 0, "seconds": 1.0}
+    return EpisodeReport(**{**defaults, "evaluation": False, "weights_version": 1, "environment_steps": 0, **values})
+
+
+def test_evaluation_is_complete_after_its_episodes_only() -> None:
+    statistics = EpisodeStatistics(evaluate_episodes=3)
+    assert statistics.add(report(evaluation=True, environment_steps=500, is_success=True)) is None
+    statistics.add(report(is_success=True))  # a training episode in between does not count
+    assert statistics.add(report(evaluation=True, environment_steps=500)) is None
+    point = statistics.add(report(evaluation=True, environment_steps=500, is_success=True, weights_version=7))
+    assert point is not None
+    assert (point.successes, point.episodes, point.environment_steps, point.weights_version) == (2, 3, 500, 7)
+    assert statistics.training_episodes == 1
+
+
+def test_interventions_weigh_by_steps_and_autonomous_success_leaves_them_out() -> None:
+    statistics = EpisodeStatistics(evaluate_episodes=1)
+    statistics.add(report(length=10, intervention_steps=10, is_success=True))
+    statistics.add(report(length=30))
+    metrics = statistics.metrics()
+    assert metrics["intervention/rate"] == pytest.approx(0.25)
+    assert metrics["episode/success"] == pytest.approx(0.5)
+    assert metrics["episode/success_autonomous"] == pytest.approx(0.0)
+
+
+def test_wilson_interval_against_published_values() -> None:
+    # Newcombe 1998, table I: 81 of 263 gives [0.2553, 0.3662]; 0 of 20 gives [0, 0.1611].
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert wilson_interval(100, 100)[1] == 1.0
