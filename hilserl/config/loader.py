@@ -62,11 +62,11 @@ def find_config(path: str | Path) -> Path:
 
 
 def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge nested mappings; `top` wins. A None in `top` clears a section."""
+    """Merge nested mappings; `top` wins. An empty mapping in `top` empties the section (`images: {}`)."""
     merged = dict(base)
     for key, value in top.items():
         old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) and value else value
     return merged
 
 

@@ -31,6 +31,7 @@ class CameraConfig(Model):
     width: Annotated[int, Field(ge=16, le=4096, description="Native frame width [px]")] = 84
     height: Annotated[int, Field(ge=16, le=4096, description="Native frame height [px]")] = 84
     fovy_deg: Annotated[float, Field(gt=1, lt=170, description="Vertical field of view [deg] (simulation only)")] = 75.0
+    simulated_as: Literal["wrist", "front"] | None = Field(None, description="Simulation only: which of its cameras this one is; None: the one of the same name")
 
 
 class RobotConfig(Model):
@@ -104,7 +105,11 @@ class DatasetConfig(Model):
     root: Path | None = Field(None, description="Folder of the dataset; None with `record`: made and cached by us")
     record: RecordConfig | None = Field(None, description="Record it in simulation with the scripted expert")
     reward_from: Literal["column", "success_at_end", "none"] | None = Field(None, description="Where the reward comes from; without a choice a dataset that lacks next.reward stops the run")
-    done_from: Literal["episode_table", "column_is_terminated"] = Field("episode_table", description="`episode_table`: the last frame ends an episode, terminated if it was rewarded, else truncated; `column_is_terminated`: next.done marks task ends only")
+    done_from: Literal["episode_table", "column_is_terminated"] | None = Field(
+        None,
+        description="`episode_table`: the last frame ends an episode, terminated if it was rewarded, else truncated; "
+        "`column_is_terminated`: next.done marks task ends only; without a choice the episode table, and a next.done that contradicts it stops the run",
+    )
     action_from: Literal["column", "joints"] = Field("column", description="`column`: actions are the policy's; `joints`: joint targets, converted through the kinematics")
 
     @model_validator(mode="after")
@@ -219,6 +224,7 @@ class TrackingConfig(Model):
     enable: bool = True
     uri: str | None = Field(None, description="None: SQLite and an artefact folder under HILSERL_HOME")
     experiment: str = "hilserl"
+    system_metrics: bool = Field(False, description="Also sample this machine's CPU, memory and GPU every 10 s")
 
 
 class TrainConfig(Model):
