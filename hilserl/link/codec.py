@@ -1,0 +1,215 @@
+"""The wire form of what `messages` declares; what comes in is checked before anybody uses it.
+
+The bytes of a record are the same in the actor's journal, on the wire and in the learner's
+journal.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+
+from hilserl.errors import TransportError
+from hilserl.link import link_pb2
+from hilserl.link.messages import EpisodeReport, Handshake, LearnerStatus, Phase, Record, Step, Weights, weights_hash
+from hilserl.link.tensors import decode_named, decode_tensor, encode_named, encode_tensor
+
+MAX_OBSERVATION_TENSORS = 64
+MAX_WEIGHT_TENSORS = 10_000
+_PHASE_CODES = {phase: link_pb2.LearnerStatus.Phase.Value(phase.upper()) for phase in get_args(Phase)}
+_PHASES = {code: phase for phase, code in _PHASE_CODES.items()}
+
+
+def encode_record(record: Record) -> bytes:
+    """Return the wire and journal form of one record.
+
+    Raises:
+        TransportError: A value that must not be learned from: not finite, or a
+            `final_observation` that does not fit the flags.
+    """
+    message = link_pb2.Record()
+    if isinstance(record, Step):
+        _check_step(record)
+        step = message.step
+        step.episode, step.step, step.reward = record.episode, record.step, record.reward
+        # bool(): environments hand out numpy's, which protobuf does not take.
+        step.terminated, step.truncated, step.is_intervention = map(bool, (record.terminated, record.truncated, record.is_intervention))
+        encode_tensor(record.action, step.action)
+        encode_named(record.observation, step.observation)
+        if record.final_observation is not None:
+            encode_named(record.final_observation, step.final_observation)
+    else:
+        report = message.episode
+        report.episode, report.episode_return, report.length = record.episode, record.return_, record.length
+        report.is_success, report.evaluation = bool(record.is_success), bool(record.evaluation)
+        report.intervention_steps, report.seconds, report.weights_version = (
+            record.intervention_steps,
+            record.seconds,
+            record.weights_version,
+        )
+        report.environment_steps = record.environment_steps
+    payload: bytes = message.SerializeToString()
+    return payload
+
+
+def decode_record(payload: bytes) -> Record:
+    """Return the record of `payload`; its arrays are read-only views.
+
+    Raises:
+        TransportError: Not a record, or one that must not be learned from.
+    """
+    message = parse(link_pb2.Record, payload)
+    kind = message.WhichOneof("kind")
+    if kind == "step":
+        step = message.step
+        final = decode_named(step.final_observation, what="final observation", limit=MAX_OBSERVATION_TENSORS)
+        record = Step(
+            episode=step.episode,
+            step=step.step,
+            observation=decode_named(step.observation, what="observation", limit=MAX_OBSERVATION_TENSORS),
+            action=decode_tensor(step.action),
+            reward=step.reward,
+            terminated=step.terminated,
+            truncated=step.truncated,
+            is_intervention=step.is_intervention,
+            final_observation=final or None,
+        )
+        _check_step(record)
+        return record
+    if kind == "episode":
+        report = message.episode
+        return EpisodeReport(
+            episode=report.episode,
+            return_=report.episode_return,
+            length=report.length,
+            is_success=report.is_success,
+            intervention_steps=report.intervention_steps,
+            seconds=report.seconds,
+            evaluation=report.evaluation,
+            weights_version=report.weights_version,
+            environment_steps=report.environment_steps,
+        )
+    raise TransportError("A received record is neither a step nor an episode. The sender speaks another protocol.")
+
+
+def _check_step(step: Step) -> None:
+    where = f"Episode {step.episode} step {step.step}"
+    action = step.action
+    if action.dtype != np.float32 or action.ndim != 1:
+        raise TransportError(f"{where}: the action has dtype {action.dtype} and shape {action.shape}; it must be float32 of shape (A,).")
+    if not np.isfinite(action).all():
+        raise TransportError(f"{where}: the action {action.tolist()} is not finite.")
+    if not math.isfinite(step.reward):
+        raise TransportError(f"{where}: the reward is {step.reward}.")
+    if not step.observation:
+        raise TransportError(f"{where}: the observation is empty.")
+    ended = step.terminated or step.truncated
+    if ended != (step.final_observation is not None):
+        raise TransportError(
+            f"{where}: terminated={step.terminated}, truncated={step.truncated}, but final_observation is "
+            f"{'missing' if ended else 'set'}. It is set exactly where an episode ends."
+        )
+    if step.final_observation is not None and step.final_observation.keys() != step.observation.keys():
+        raise TransportError(
+            f"{where}: final_observation has {sorted(step.final_observation)}, the observation {sorted(step.observation)}."
+        )
+
+
+def encode_status(status: LearnerStatus) -> link_pb2.LearnerStatus:
+    """Return the wire form of the learner's status."""
+    return link_pb2.LearnerStatus(
+        phase=_PHASE_CODES[status.phase],
+        owed_updates=status.owed_updates,
+        max_owed_updates=status.max_owed_updates,
+        environment_steps=status.environment_steps,
+        updates=status.updates,
+        weights_version=status.weights_version,
+        message=status.message,
+    )
+
+
+def decode_status(message: link_pb2.LearnerStatus) -> LearnerStatus:
+    """Return the learner's status.
+
+    Raises:
+        TransportError: A phase that this version does not know.
+    """
+    if message.phase not in _PHASES:
+        raise TransportError(f"The learner reports the unknown phase {message.phase}. Install the same hilserl on both hosts.")
+    return LearnerStatus(
+        phase=_PHASES[message.phase],
+        owed_updates=message.owed_updates,
+        max_owed_updates=message.max_owed_updates,
+        environment_steps=message.environment_steps,
+        updates=message.updates,
+        weights_version=message.weights_version,
+        message=message.message,
+    )
+
+
+def encode_weights(weights: Weights, handshake: Handshake) -> bytes:
+    """Return the wire form of weights, bound to the handshake's schema and architecture."""
+    message = link_pb2.Weights(
+        version=weights.version,
+        content_hash=weights.content_hash,
+        architecture_hash=handshake.architecture_hash,
+        schema_hash=handshake.schema_hash,
+    )
+    encode_named(weights.tensors, message.tensors)
+    payload: bytes = message.SerializeToString()
+    return payload
+
+
+def decode_weights(payload: bytes, handshake: Handshake) -> Weights:
+    """Return weights whose content is what was published; its arrays are writable copies.
+
+    Raises:
+        TransportError: Damaged, or for another architecture or schema than `handshake`'s.
+    """
+    message = parse(link_pb2.Weights, payload)
+    theirs = (message.architecture_hash, message.schema_hash)
+    if theirs != (handshake.architecture_hash, handshake.schema_hash):
+        raise TransportError(
+            f"Weights version {message.version} are for architecture and schema {theirs}, this actor has "
+            f"{(handshake.architecture_hash, handshake.schema_hash)}. Start both with the same configuration."
+        )
+    views = decode_named(message.tensors, what="set of weights", limit=MAX_WEIGHT_TENSORS)
+    tensors = {name: array.copy() for name, array in views.items()}
+    if weights_hash(tensors) != message.content_hash:
+        raise TransportError(
+            f"Weights version {message.version} have the content hash {weights_hash(tensors)}, "
+            f"{message.content_hash} was announced: damaged on the way."
+        )
+    return Weights(message.version, message.content_hash, tensors)
+
+
+def encode_handshake(handshake: Handshake) -> link_pb2.Handshake:
+    """Return the wire form of a handshake."""
+    return link_pb2.Handshake(
+        protocol_version=handshake.protocol_version,
+        run_id=handshake.run_id,
+        schema_hash=handshake.schema_hash,
+        architecture_hash=handshake.architecture_hash,
+    )
+
+
+def decode_handshake(message: link_pb2.Handshake) -> Handshake:
+    """Return a peer's handshake."""
+    return Handshake(message.run_id, message.schema_hash, message.architecture_hash, message.protocol_version)
+
+
+def parse(kind: type[Message], payload: bytes) -> Message:
+    """Parse protobuf bytes.
+
+    Raises:
+        TransportError: They are not a message of this kind.
+    """
+    try:
+        return kind.FromString(payload)
+    except DecodeError as error:
+        raise TransportError(
+            f"{len(payload)} bytes are not a {kind.DESCRIPTOR.name}: {error}. The sender is damaged or speaks another protocol."
+        ) from error

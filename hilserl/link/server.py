@@ -1,0 +1,198 @@
+"""The learner's end of the link.
+
+gRPC's threads take records in, journal and acknowledge them; the learner's loop takes them off
+a bounded queue with `poll`, and hands out weights and its status.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import grpc
+
+from hilserl.config.models import LinkConfig
+from hilserl.errors import TransportError
+from hilserl.link import link_pb2_grpc
+from hilserl.link.auth import TokenInterceptor, check_token
+from hilserl.link.codec import encode_weights
+from hilserl.link.ingest import Ingest, ReceivedRecord
+from hilserl.link.leases import Leases
+from hilserl.link.messages import Handshake, LearnerStatus, Weights, check_name, weights_hash
+from hilserl.link.service import MAX_ACTORS, Board, DaemonThreads, LinkServicer
+
+ENVELOPE_BYTES = 64 << 10  # what a message holds besides its records
+_KEEPALIVE_MS = 5_000
+
+
+class LinkServer:
+    """Receives records, exactly once; publishes weights and the learner's status.
+
+    Opening it opens the journal: a restarted learner first rebuilds its state from
+    `replay_journal`, then calls `start`.
+
+    Args:
+        config: Where to listen, and the largest message.
+        token: What an actor must show.
+        handshake: What an actor must have in common with this learner.
+        journal_folder: The learner's durable log of everything it acknowledged.
+        max_queued_records: Back-pressure starts here; records wait on the actors' disks.
+        max_queued_bytes: Or here.
+        lease_timeout_s: An actor silent for longer gives way to another on its robot [s].
+
+    Raises:
+        TransportError: The journal is in use, or belongs to another run.
+        CacheError: The disk is full.
+    """
+
+    def __init__(
+        self,
+        config: LinkConfig,
+        *,
+        token: str,
+        handshake: Handshake,
+        journal_folder: Path,
+        max_queued_records: int = 2048,
+        max_queued_bytes: int = 128 << 20,
+        lease_timeout_s: float = 15.0,
+    ) -> None:
+        check_name(handshake.run_id, "run_id")
+        self._config = config
+        self._token = check_token(token, "The learner's link")
+        self._ingest = Ingest(journal_folder, label=handshake.run_id, max_records=max_queued_records, max_bytes=max_queued_bytes)
+        self._leases = Leases(lease_timeout_s)
+        self._board = Board()
+        self._handshake = handshake
+        self._server: grpc.Server | None = None
+
+    def start(self) -> str:
+        """Listen, and return the address as `host:port`.
+
+        Raises:
+            TransportError: The address is not on this machine's loopback, or the port is taken.
+        """
+        host, port = self._config.host, self._config.port
+        _refuse_beyond_loopback(host)
+        _refuse_taken_port(host, port)
+        max_record_bytes = self._config.max_message_mb << 20
+        server = grpc.server(
+            DaemonThreads(),
+            interceptors=(TokenInterceptor(self._token),),
+            maximum_concurrent_rpcs=2 * MAX_ACTORS,
+            options=(
+                ("grpc.so_reuseport", 0),  # else a second learner would bind the same port and share the calls
+                ("grpc.max_receive_message_length", max_record_bytes + ENVELOPE_BYTES),
+                ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+                ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.max_pings_without_data", 0),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
+            ),
+        )
+        servicer = LinkServicer(self._handshake, self._ingest, self._leases, self._board, max_record_bytes)
+        link_pb2_grpc.add_LinkServicer_to_server(servicer, server)
+        try:
+            bound_port = server.add_insecure_port(f"{_bracketed(host)}:{port}")
+        except RuntimeError as error:
+            raise _taken(host, port) from error
+        server.start()
+        self._server = server
+        return f"{_bracketed(host)}:{bound_port}"
+
+    def poll(self, timeout_s: float) -> list[ReceivedRecord]:
+        """Return everything received since the last call, waiting up to `timeout_s` for the first.
+
+        Raises:
+            CacheError: The disk is full: nothing more can be acknowledged.
+        """
+        return self._ingest.take(timeout_s)
+
+    def replay_journal(self, after: int = 0) -> Iterator[ReceivedRecord]:
+        """Yield the records that an earlier process of this run acknowledged, in order.
+
+        Together with what `poll` returns afterwards that is every record exactly once, whether
+        or not the server has been started.
+
+        Args:
+            after: `log_seq` of the last record that the caller's checkpoint covers.
+        """
+        return self._ingest.replay(after)
+
+    def publish_weights(self, weights: Weights) -> None:
+        """Offer new weights to every actor; copies them, so the tensors may change afterwards.
+
+        Raises:
+            ValueError: Not newer than the last ones, or the content is not what the hash says.
+        """
+        if weights.version <= self._board.weights_version:
+            raise ValueError(f"weights version {weights.version} follows {self._board.weights_version}; versions only grow")
+        if weights_hash(weights.tensors) != weights.content_hash:
+            raise ValueError(f"weights version {weights.version} do not have the content hash {weights.content_hash}")
+        self._board.publish(weights, encode_weights(weights, self._handshake))
+
+    def set_status(self, status: LearnerStatus) -> None:
+        """Tell the actors how learning goes; travels with every acknowledgement, twice a second at least."""
+        self._board.set_status(status)
+
+    def last_heard_s(self) -> dict[str, float]:
+        """Return, for every actor seen since the start, how long ago it was last heard [s]."""
+        return self._leases.last_heard_s()
+
+    def live_actors(self) -> list[str]:
+        """Return the actors that are connected."""
+        return self._leases.live_actors()
+
+    def stop(self, grace_s: float = 1.0) -> None:
+        """Refuse new calls, end each stream behind its next message or after `grace_s`, close the journal.
+
+        Actors speak twice a second at least: with a grace of a second they all get the last status.
+        """
+        self._board.is_closing = True
+        if self._server is not None:
+            self._server.stop(grace_s).wait()
+            self._server = None
+        self._ingest.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+
+def _refuse_beyond_loopback(host: str) -> None:
+    try:
+        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise TransportError(
+            f"`link.host` is {host!r}: the link listens on loopback (127.0.0.1, ::1, localhost) only, because it has no TLS yet. "
+            "For an actor on another host, keep 127.0.0.1 and forward the port through `ssh -L`."
+        )
+
+
+def _refuse_taken_port(host: str, port: int) -> None:
+    """Look with a plain socket first: gRPC's own failure comes with lines of C++ on stderr."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        raise _taken(host, port) from error
+
+
+def _taken(host: str, port: int) -> TransportError:
+    return TransportError(
+        f"The learner cannot listen on {_bracketed(host)}:{port}: another process has the port, or this one may not use it. "
+        f"Stop that process (`ss -ltnp 'sport = :{port}'` names it), or set `link.port` to another port, or to 0 for any free one."
+    )
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
