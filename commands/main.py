@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,13 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value, such as policy.utd_ratio=4; may be repeated.")
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of the run; short for --set seed=N.")]
+
+
+class UiName(StrEnum):
+    """The two user interfaces."""
+
+    prefect = "prefect"
+    mlflow = "mlflow"
 
 
 @app.command()
@@ -51,6 +59,17 @@ def up(
     from hilserl.services.up import run_up
 
     run_up(prefect_port, mlflow_port, robot_host)
+
+
+@app.command()
+def ui(
+    which: Annotated[UiName, typer.Argument(help="Which one.")],
+    port: Annotated[int | None, typer.Option(help="Port; 4200 for Prefect and 5000 for MLflow.")] = None,
+) -> None:
+    """Open the Prefect UI or the MLflow UI on the runs made so far, until Ctrl-C."""
+    from commands.ui import run_ui
+
+    run_ui(which.value, port)
 
 
 @app.command()

@@ -35,6 +35,7 @@ _LEARNING_RATE = 1e-3
 _HELD_OUT = 0.1
 # Labels are brought to order one before the loss, and stay so in the features.
 _POSITION_SCALE_M = 0.1
+_VISIBLE = "cube_visible"
 
 
 def encoder_inputs(config: TrainConfig) -> dict[str, Any]:
@@ -142,10 +143,10 @@ def _scaled_labels(labels: np.ndarray, names: tuple[str, ...]) -> tuple[torch.Te
     """Scale labels to order one, and weigh position and yaw by whether the cube is visible."""
     scaled = torch.from_numpy(labels).clone()
     scaled[:, :3] /= _POSITION_SCALE_M
-    visible = scaled[:, names.index("visible")].unsqueeze(1)
+    visible = scaled[:, names.index(_VISIBLE)].unsqueeze(1)
     mask = torch.ones_like(scaled)
     for index, name in enumerate(names):
-        if name != "visible":
+        if name != _VISIBLE:
             mask[:, index : index + 1] = visible
     return scaled, mask
 
@@ -180,7 +181,7 @@ def _fit(
                 total=config.encoder.epochs,
                 unit="epochs",
                 message=f"training on {camera}",
-                values={"loss": float(loss)},
+                values={"loss": float(loss.detach())},
             )
         )
     with torch.inference_mode():
@@ -194,5 +195,5 @@ def _jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     shape = (len(images), 1, 1, 1)
     gain = 1.0 + 0.2 * (torch.rand(shape, generator=generator) - 0.5)
     offset = 20.0 * (torch.rand(shape, generator=generator) - 0.5)
-    noise = 4.0 * torch.randn(images.shape, generator=generator)
+    noise = 4.0 * torch.randn((*images.shape[:3], 1), generator=generator)
     return (images.float() * gain + offset + noise).clamp(0, 255).to(torch.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hilserl.evaluation import wilson_interval
 from hilserl.learner.statistics import EvaluationPoint
@@ -28,7 +29,7 @@ def draw_learning_curve(
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 6.2), layout="constrained")
-    axes = figure.subplot_mosaic([["success", "success"], ["q", "temperature"]], height_ratios=[1.5, 1])
+    axes: dict[str, Any] = figure.subplot_mosaic([["success", "success"], ["q", "temperature"]], height_ratios=[1.5, 1])
     figure.suptitle(title)
     success = axes["success"]
     if evaluations:

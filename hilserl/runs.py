@@ -95,8 +95,9 @@ class RunFolder:
         return facts
 
     def update(self, **facts: Any) -> None:
-        """Change facts in `run.json`, atomically."""
-        write_json(self.path / "run.json", self.facts() | facts)
+        """Change facts in `run.json`, atomically; safe from several threads and processes."""
+        with file_lock(self.path / "facts.lock"):
+            write_json(self.path / "run.json", self.facts() | facts)
 
     def is_locked(self) -> bool:
         """Whether a learner is working in this folder."""

@@ -64,7 +64,7 @@ class _LocalActor:
         parameters = run.path / "actor_parameters.json"
         write_json(parameters, actor_parameters(config, run))
         self._process = ManagedProcess(
-            "actor", [sys.executable, "-m", "flows.actor", str(parameters)], env=dict(os.environ), log=run.path / "actor.log"
+            "actor", [sys.executable, "-m", "flows.actor", str(parameters)], env=os.environ, log=run.path / "actor.log", grace_s=_CANCEL_S
         )
         self._process.start()
 
@@ -78,7 +78,7 @@ class _LocalActor:
         deadline = time.monotonic() + (_OWN_END_S if sys.exc_info()[0] is None else 0.0)
         while self._process.exit_code is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        self._process.stop(timeout_s=_CANCEL_S)
+        self._process.stop()
 
 
 class _DeployedActor:

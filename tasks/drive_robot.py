@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from hilserl.actor.run import run_actor
 from hilserl.config import TrainConfig
@@ -14,7 +15,7 @@ from hilserl.runs import token_file
 from tasks.run_watch import RunWatch
 
 
-@task(name="drive-robot", retries=0, cache_policy=None, persist_result=False)
+@task(name="drive-robot", retries=0, cache_policy=NO_CACHE, persist_result=False)
 def drive_robot(config: TrainConfig, address: str, run_id: str) -> dict[str, Any]:
     """Act until the learner has finished or the flow run is cancelled; returns what was done."""
     with RunWatch() as watch:

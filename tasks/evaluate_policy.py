@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from hilserl import evaluation
 from hilserl.config import TrainConfig
@@ -13,7 +14,7 @@ from hilserl.files import write_json
 from tasks.progress import progress_artifact
 
 
-@task(name=evaluation.STAGE, cache_policy=None, persist_result=False)
+@task(name=evaluation.STAGE, cache_policy=NO_CACHE, persist_result=False)
 def evaluate_policy(config: TrainConfig, policy: Path, folder: Path) -> EvaluationResult:
     """Play the configured number of deterministic, seeded episodes; writes `evaluation.json` and a video to `folder`."""
     with progress_artifact(evaluation.STAGE):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 from prefect.artifacts import create_markdown_artifact
 
 from hilserl.config import TrainConfig
@@ -19,7 +20,7 @@ from hilserl.tracking import Tracker, ui_command
 STAGE = "publish-report"
 
 
-@task(name=STAGE, cache_policy=None, persist_result=False)
+@task(name=STAGE, cache_policy=NO_CACHE, persist_result=False)
 def publish_report(
     config: TrainConfig, run: RunFolder, learned: LearnerResult, evaluated: EvaluationResult, tracker: Tracker
 ) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def publish_report(
     return summary
 
 
-def _markdown(summary: dict[str, Any], ui: str) -> str:
+def _markdown(summary: dict[str, Any], ui: str | None) -> str:
     low, high = summary["interval"]
     return f"""# {summary["success_rate"]:.0%} success on `{summary["task"]}`
 

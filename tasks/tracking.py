@@ -10,6 +10,7 @@ from prefect import runtime
 from hilserl.config import TrainConfig
 from hilserl.runs import RunFolder
 from hilserl.tracking import Tracker, start_tracking
+from hilserl.tracking.store import RunStatus
 
 
 @contextmanager
@@ -25,8 +26,9 @@ def tracking(config: TrainConfig, run: RunFolder) -> Iterator[Tracker]:
         },
         params=config.model_dump(mode="json"),
         resume_run_id=run.facts().get("mlflow_run_id"),
+        on_ready=lambda run_id: run.update(mlflow_run_id=run_id),
     )
-    status = "FAILED"
+    status: RunStatus = "FAILED"
     try:
         yield tracker
         status = "FINISHED"
@@ -34,6 +36,4 @@ def tracking(config: TrainConfig, run: RunFolder) -> Iterator[Tracker]:
         status = "KILLED"
         raise
     finally:
-        if tracker.run_id:
-            run.update(mlflow_run_id=tracker.run_id)
         tracker.finish(status)

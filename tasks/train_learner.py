@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from hilserl.config import TrainConfig
 from hilserl.learner.loop import LearnerResult, MetricLog
@@ -17,7 +18,7 @@ from tasks.progress import progress_artifact
 STAGE = "train-learner"
 
 
-@task(name=STAGE, cache_policy=None, persist_result=False)
+@task(name=STAGE, cache_policy=NO_CACHE, persist_result=False)
 def train_learner(
     config: TrainConfig,
     run: RunFolder,

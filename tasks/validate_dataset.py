@@ -11,7 +11,7 @@ from prefect.artifacts import create_table_artifact
 from hilserl.config import TrainConfig
 from hilserl.data import validate
 from hilserl.data.offline_buffer import offline_buffer_inputs
-from hilserl.files import content_hash, source_hash
+from hilserl.files import content_hash
 from hilserl.joints import RobotJointConverter
 from tasks.caching import BY_KEY, run_verified
 
@@ -36,13 +36,7 @@ def validate_dataset(config: TrainConfig, dataset: Path) -> list[dict[str, Any]]
     """Validate the dataset as this run would use it; an unchanged one was validated before."""
     if not (dataset / "meta" / "info.json").is_file():
         validate.validate_dataset(config, dataset).raise_if_stopped()
-    key = content_hash(
-        [
-            offline_buffer_inputs(config, dataset, RobotJointConverter(config)),
-            config.policy.offline_buffer_capacity,
-            config.robot.control_hz,
-            source_hash(validate),
-        ]
-    )
+    inputs = offline_buffer_inputs(config, dataset, RobotJointConverter(config))
+    key = content_hash([inputs, validate.validation_inputs(config)])
     findings: list[dict[str, Any]] = run_verified(validate_dataset_task, key, [], config, dataset)
     return findings

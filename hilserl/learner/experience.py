@@ -99,15 +99,14 @@ class Experience:
             Row of the next observation in the offline buffer, so that a bout stores it once.
         """
         step = before.step
-        values = {"action": step.action, "reward": step.reward, "terminated": step.terminated}
-        self.online.add_transition(before.row, next_row, **values)
+        self.online.add_transition(before.row, next_row, action=step.action, reward=step.reward, terminated=step.terminated)
         if not step.is_intervention:
             return NO_ROW
         offline_row = before.offline_row
         if offline_row == NO_ROW:
             offline_row = self.offline.add_observation(self.online.observation(before.row))
         offline_next = self.offline.add_observation(next_observation)
-        self.offline.add_transition(offline_row, offline_next, **values)
+        self.offline.add_transition(offline_row, offline_next, action=step.action, reward=step.reward, terminated=step.terminated)
         return offline_next
 
     def sample(self, size: int) -> TensorBatch:

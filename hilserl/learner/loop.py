@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,7 @@ from hilserl.learner.checkpoint import Checkpoint, CheckpointFolder
 from hilserl.learner.experience import Experience
 from hilserl.learner.governor import UtdGovernor
 from hilserl.learner.statistics import EpisodeStatistics, EvaluationPoint
-from hilserl.link.messages import EpisodeReport, LearnerStatus, Step, Weights
+from hilserl.link.messages import EpisodeReport, LearnerStatus, Phase, Step, Weights
 from hilserl.link.server import LinkServer, ReceivedRecord
 from hilserl.progress import Progress, publish
 from hilserl.sac.agent import SacAgent
@@ -92,7 +92,6 @@ class Learner:
         self._published: deque[tuple[int, dict[str, Tensor]]] = deque(maxlen=_VERSIONS_KEPT)
         self._last_metrics: dict[str, Tensor] = {}
         self._history: list[dict[str, float]] = []
-        self._stop_reason: str | None = None
         self._saved_at = 0
         self._steps_at_start = 0
         self._rates = _Rates()
@@ -158,7 +157,7 @@ class Learner:
         self._history[:] = checkpoint.state["history"]
         self._saved_at = int(checkpoint.state["environment_steps"])
 
-    def replay(self, records: list[ReceivedRecord]) -> None:
+    def replay(self, records: Iterable[ReceivedRecord]) -> None:
         """Take in what an earlier process of this run had acknowledged."""
         for received in records:
             if isinstance(received.record, Step):
@@ -189,10 +188,6 @@ class Learner:
                 if version == point.weights_version:
                     self.best = point
                     self.parts.save_policy("best", tensors, {**vars(point), "success_rate": point.success_rate})
-        wanted, in_a_row = self.config.actor.stop_at_success, self.config.actor.stop_after_evaluations
-        last = self.parts.statistics.evaluations[-in_a_row:]
-        if wanted is not None and len(last) == in_a_row and all(p.success_rate >= wanted for p in last):
-            self._stop_reason = f"{in_a_row} evaluations in a row reached {wanted:.0%} success"
 
     def _update(self) -> None:
         governor = self.parts.governor
@@ -202,8 +197,10 @@ class Learner:
         self._last_metrics |= metrics
 
     def _finished(self) -> str | None:
-        if self._stop_reason:
-            return self._stop_reason
+        wanted, in_a_row = self.config.actor.stop_at_success, self.config.actor.stop_after_evaluations
+        last = self.parts.statistics.evaluations[-in_a_row:]
+        if wanted is not None and len(last) == in_a_row and all(point.success_rate >= wanted for point in last):
+            return f"{in_a_row} evaluations in a row reached {wanted:.0%} success"
         if self.parts.governor.environment_steps >= self.config.policy.online_steps:
             return f"all {self.config.policy.online_steps} environment steps are done"
         return None
@@ -216,9 +213,10 @@ class Learner:
         self._published.append((version, tensors))
         self.parts.server.publish_weights(Weights.create(version, {name: tensor.numpy() for name, tensor in tensors.items()}))
 
-    def _set_status(self, phase: str) -> None:
+    def _set_status(self, phase: Phase) -> None:
         governor = self.parts.governor
-        if self._finished():
+        reason = self._finished()
+        if reason:
             phase = "finished"  # the actor stops; what it still owes this learner is paid before the loop ends
         elif phase == "training" and governor.environment_steps < governor.steps_before_learning:
             phase = "warming_up"
@@ -230,7 +228,7 @@ class Learner:
                 environment_steps=governor.environment_steps,
                 updates=governor.updates,
                 weights_version=self._published[-1][0] if self._published else 0,
-                message=self._stop_reason or "",
+                message=reason or "",
             )
         )
 
@@ -281,7 +279,6 @@ class Learner:
 
     def _finish(self, reason: str, seconds: float) -> LearnerResult:
         governor = self.parts.governor
-        self._stop_reason = reason
         self._set_status("finished")
         self.save()
         tensors = self.parts.agent.policy_tensors() | dict(self.parts.frozen_tensors)

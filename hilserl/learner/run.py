@@ -129,7 +129,7 @@ def build_learner(
     checkpoint = learner.parts.checkpoints.load_newest()
     if checkpoint is not None:
         learner.restore(checkpoint)
-    learner.replay(list(server.replay_journal()))
+    learner.replay(server.replay_journal())
     if checkpoint is not None:
         governor = learner.parts.governor
         logger.info("Continuing %s: %d environment steps, %d updates", run.run_id, governor.environment_steps, governor.updates)

@@ -87,8 +87,8 @@ class SacAgent:
         self.target_critics = copy.deepcopy(self.critic_ensemble).requires_grad_(False)
         self.target_vision = copy.deepcopy(self.vision).requires_grad_(False)
         self.log_temperature = torch.tensor(config.temperature_init, device=self.device).log().requires_grad_()
-        self._critic_parameters = [*self.critic_ensemble.parameters(), *self.vision.parameters()]
-        self._target_parameters = [*self.target_critics.parameters(), *self.target_vision.parameters()]
+        self._critic_parameters: list[Tensor] = [*self.critic_ensemble.parameters(), *self.vision.parameters()]
+        self._target_parameters: list[Tensor] = [*self.target_critics.parameters(), *self.target_vision.parameters()]
         self._actor_parameters = list(self.actor.parameters())
         self.critic_optimizer = torch.optim.Adam(self._critic_parameters, config.critic_lr, fused=True)
         self.actor_optimizer = torch.optim.Adam(self._actor_parameters, config.actor_lr, fused=True)

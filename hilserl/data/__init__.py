@@ -1,0 +1,1 @@
+"""What happens to data: preprocessing, recording, validation, decoding, conversion, storage."""

@@ -1,0 +1,264 @@
+"""`hilserl up`: server, pools, deployments, workers and MLflow UI on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+import yaml
+
+from hilserl.errors import ServiceError
+from hilserl.files import write_atomically
+from hilserl.services.deployments import ROBOT_POOL, DeploymentPlan, cancel_runs, close_runs, create_pools, read_plan, workers_online
+from hilserl.services.environment import project_root
+from hilserl.services.mlflow_ui import MlflowUi, require_mlflow_port
+from hilserl.services.prefect_server import PrefectServer
+from hilserl.services.processes import ManagedProcess
+from hilserl.services.rest import wait_until
+
+DEFAULT_PREFECT_PORT = 4200
+_READY_S = 180.0
+_CANCEL_S = 40.0  # Prefect's worker sends SIGKILL to a cancelled flow after 30 s
+_DRAIN_S = 15.0  # cancellation hooks run on the worker after the flow has ended
+_WORKER_GRACE_S = 30.0  # an arm is made safe within this after SIGTERM
+_WATCH_S = 0.3
+_FEW_CORES = 4
+
+Show = Callable[[str], None]
+
+
+def run_up(
+    prefect_port: int = DEFAULT_PREFECT_PORT,
+    mlflow_port: int | None = 5000,
+    robot_host: str = "robot-host",
+    *,
+    prefect_file: Path | None = None,
+    show: Show = print,
+) -> None:
+    """Run everything in the foreground; return after Ctrl-C or SIGTERM, with nothing left behind.
+
+    Must be called in the main thread.
+
+    Args:
+        prefect_port: Port of the Prefect server and UI.
+        mlflow_port: Port of the MLflow UI; None starts none.
+        robot_host: Name of this machine as `robot.host` of the configuration has it.
+        prefect_file: Deployments; None is the project's `prefect.yaml`.
+        show: Prints one line for a person.
+
+    Raises:
+        ServiceError: Something did not start, or ended by itself.
+        KeyboardInterrupt: Interrupted before everything was up.
+    """
+    root = prefect_file.resolve().parent if prefect_file else project_root()
+    plan = read_plan(prefect_file or root / "prefect.yaml", robot_host)
+    if mlflow_port is not None:
+        require_mlflow_port(mlflow_port)
+    server = PrefectServer(prefect_port, owner="hilserl up")
+    stack = _Stack(server, plan, root, MlflowUi(mlflow_port) if mlflow_port is not None else None, show)
+    with _stop_signals() as stop:
+        try:
+            server.launch()
+            show(f"Starting the Prefect server on {server.ui_url} (10-20 s) ...")
+            stack.bring_up(stop)
+            stack.watch(stop)
+        finally:
+            stack.take_down(stop)
+
+
+class _Service(Protocol):
+    def check(self) -> None:
+        """Raise a ServiceError if it ended by itself."""
+
+
+class _Stop:
+    """How often a person asked us to stop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    def raise_if_asked(self) -> None:
+        if self:
+            raise KeyboardInterrupt
+
+
+class _Stack:
+    """The services of one `up`, in the order in which they depend on each other."""
+
+    def __init__(self, server: PrefectServer, plan: DeploymentPlan, root: Path, mlflow: MlflowUi | None, show: Show) -> None:
+        self._server, self._plan, self._mlflow, self._show = server, plan, mlflow, show
+        self._gate = server.folder / f"up-{os.getpid()}.go"
+        machine = socket.gethostname()
+        self._worker_names = {pool: f"{pool}@{machine}" for pool in plan.queues}
+        environment = os.environ | server.environment() | {"HILSERL_ROOT": str(root), "PREFECT_WORKER_QUERY_SECONDS": "2"}
+        environment.pop("PREFECT_DEFAULT_WORK_POOL_NAME", None)
+        # Deployed with HILSERL_ROOT unset, the placeholder stays in the pull step, and each host fills in its own folder.
+        deploying = {name: value for name, value in environment.items() if name != "HILSERL_ROOT"}
+        self._yaml = server.folder / "up.yaml"
+        deploy = ["--no-prompt", "deploy", "--all", "--prefect-file", str(self._yaml)]
+        self._deploy = ManagedProcess("Prefect deploy", self._gated(deploy, ",".join(plan.modules)), env=deploying, cwd=root)
+        self._workers = [
+            ManagedProcess(
+                f"Worker {pool}",
+                self._gated(self._worker(pool, queue), "prefect.cli.worker,prefect.workers.process"),
+                env=environment,
+                cwd=root,
+                grace_s=_WORKER_GRACE_S,
+            )
+            for pool, queue in plan.queues.items()
+        ]
+
+    def _gated(self, arguments: list[str], modules: str) -> list[str]:
+        return [sys.executable, "-m", "hilserl.services.prefect_cli", str(self._gate), modules, *arguments]
+
+    def _worker(self, pool: str, queue: str | None) -> list[str]:
+        name = self._worker_names[pool]
+        arguments = ["worker", "start", "--pool", pool, "--type", "process", "--name", name, "--install-policy", "never"]
+        if queue is not None:
+            arguments += ["--work-queue", queue]
+        if pool != ROBOT_POOL:  # there the deployment's limit refuses a second actor; this one would queue it
+            arguments += ["--limit", "1"]
+        return arguments
+
+    def bring_up(self, stop: _Stop) -> None:
+        """Start everything, as parallel as the cores allow, and say how to use it."""
+        started = dt.datetime.now(dt.UTC)
+        self._gate.unlink(missing_ok=True)
+        write_atomically(self._yaml, yaml.safe_dump(self._plan.content, sort_keys=False).encode())
+        for process in (self._deploy, *self._workers):
+            process.start()  # they import Prefect and the flows while the server starts
+        many_cores = (os.cpu_count() or 1) >= _FEW_CORES
+        if self._mlflow and many_cores:
+            self._mlflow.launch()
+
+        services: list[_Service] = [self._server, *self._workers]
+
+        def check() -> None:
+            stop.raise_if_asked()
+            for service in services:
+                service.check()
+
+        self._server.wait_ready(_READY_S, check)
+        api = self._server.api_url
+        create_pools(api, self._plan)
+        if closed := close_runs(api, self._plan, "`hilserl up` started and found no process of this run"):
+            self._show(f"Closed {closed} unfinished run(s) that an earlier `hilserl up` left behind.")
+        self._gate.touch()
+        wait_until(lambda: self._deploy.exit_code is not None, _READY_S, f"The deployments were not made (log: {self._deploy.log})", check)
+        if self._deploy.exit_code != 0:
+            raise ServiceError(
+                f"`prefect deploy --all` failed with code {self._deploy.exit_code}.{self._deploy.log_tail()}\nFull log: {self._deploy.log}"
+            )
+        wait_until(lambda: workers_online(api, self._worker_names, started), _READY_S, "The workers did not report to the server", check)
+        if self._mlflow and not many_cores:
+            self._mlflow.launch()
+        self._summary()
+
+    def _summary(self) -> None:
+        address = "" if self._server.port == DEFAULT_PREFECT_PORT else f"PREFECT_API_URL={self._server.api_url} "
+        robot = f", robot `{self._plan.robot_host}`" if self._plan.robot_host else ""
+        lines = [
+            "",
+            "Ready.",
+            f"  Prefect UI   {self._server.ui_url}",
+            *([f"  MLflow UI    {self._mlflow.url} (starting)"] if self._mlflow else []),
+            f"  Workers      {', '.join(self._plan.queues)}{robot}",
+            "  Train, from another terminal in this folder:",
+            f"    {address}uv run prefect deployment run hilserl/train",
+            "  Ctrl-C here stops everything.",
+            "",
+        ]
+        for line in lines:
+            self._show(line)
+
+    def watch(self, stop: _Stop) -> None:
+        """Return when a person asks to stop.
+
+        Raises:
+            ServiceError: A service ended by itself.
+        """
+        services: list[_Service] = [self._server, *self._workers, *([self._mlflow] if self._mlflow else [])]
+        starting = self._mlflow
+        while not stop:
+            for service in services:
+                service.check()
+            if starting and starting.is_ready():
+                self._show(f"MLflow UI is ready: {starting.url}")
+                starting = None
+            time.sleep(_WATCH_S)
+
+    def take_down(self, stop: _Stop) -> None:
+        """Cancel what runs, then end workers, UI and server. A second Ctrl-C skips the waiting."""
+        patience, was_alive = stop.count, self._server.is_alive()
+
+        def hurry() -> bool:
+            return stop.count > max(patience, 1)
+
+        ended = self._cancel_runs(hurry)
+        if ended:  # only then: a worker that is told to stop may kill its flow runs without their `finally`
+            for worker in self._workers:
+                worker.request_stop()
+        self._deploy.stop()
+        deadline = time.monotonic() + (_DRAIN_S if ended else 0)
+        while any(worker.is_alive for worker in self._workers) and time.monotonic() < deadline and not hurry():
+            time.sleep(_WATCH_S)
+        for worker in self._workers:
+            worker.request_stop(everything=True)
+        for worker in self._workers:
+            worker.stop()
+        self._close_runs()
+        self._gate.unlink(missing_ok=True)
+        if self._mlflow:
+            self._mlflow.request_stop()
+        self._server.stop()
+        if self._mlflow:
+            self._mlflow.stop()
+        if was_alive:
+            self._show("Stopped; nothing is left running.")
+
+    def _cancel_runs(self, hurry: Callable[[], bool]) -> bool:
+        if not self._gate.exists() or not self._server.is_alive():
+            return False
+        self._show("Stopping: cancelling what runs (up to 30 s; Ctrl-C again to hurry) ...")
+        try:
+            return cancel_runs(self._server.api_url, self._plan, "`hilserl up` was stopped", _CANCEL_S, hurry)
+        except ServiceError as error:
+            self._show(f"The runs could not be cancelled through the server: {error} Ending their processes.")
+            return False
+
+    def _close_runs(self) -> None:
+        if not self._gate.exists() or not self._server.is_alive():
+            return
+        try:
+            close_runs(self._server.api_url, self._plan, "`hilserl up` was stopped")
+        except ServiceError as error:
+            self._show(f"The runs stay unfinished in Prefect until the next `hilserl up`: {error}")
+
+
+@contextmanager
+def _stop_signals() -> Iterator[_Stop]:
+    """Count SIGINT, SIGTERM and SIGHUP instead of dying of them."""
+    stop = _Stop()
+
+    def count(_number: int, _frame: FrameType | None) -> None:
+        stop.count += 1
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, count) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,50 @@
+"""A stand-in for the project: two small flows, deployed by the real prefect.yaml's structure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+STUB_FLOWS = """
+import time
+from pathlib import Path
+from prefect import flow
+
+def work(mark: str, seconds: float) -> None:
+    try:
+        Path(mark + ".started").touch()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(0.05)
+    finally:
+        Path(mark + ".finally").touch()
+
+@flow
+def hilserl(mark: str, seconds: float = 0.0) -> None:
+    work(mark, seconds)
+
+@flow
+def actor(mark: str, seconds: float = 0.0) -> None:
+    work(mark, seconds)
+"""
+
+
+@pytest.fixture
+def prefect_yaml() -> Path:
+    return ROOT / "prefect.yaml"
+
+
+@pytest.fixture(scope="session")
+def stub_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the shipped prefect.yaml, its entrypoints pointed at stub flows."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "stub_flows.py").write_text(STUB_FLOWS)
+    content = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    for deployment in content["deployments"]:
+        deployment["entrypoint"] = f"stub_flows.py:{deployment['entrypoint'].partition(':')[2]}"
+    (folder / "prefect.yaml").write_text(yaml.safe_dump(content))
+    return folder
