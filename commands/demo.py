@@ -66,38 +66,39 @@ def _import_meanwhile() -> None:
 
 
 def _run_flow(config: str, overrides: dict[str, Any], fresh: bool, display: Display) -> dict[str, Any]:
+    from prefect.logging.handlers import APILogHandler
+
     from flows.train import hilserl
     from hilserl.config.loader import expand_dotted
     from hilserl.config.overrides import TrainOverrides
 
     display.end("start-prefect")
-    return hilserl(config, TrainOverrides.model_validate(expand_dotted(overrides)), fresh)
+    try:
+        return hilserl(config, TrainOverrides.model_validate(expand_dotted(overrides)), fresh)
+    finally:
+        APILogHandler.flush()  # the server is about to end; what was logged belongs on the run's page
 
 
 def _show_result(console: Console, summary: dict[str, Any]) -> None:
+    """Print the outcome, and where to look."""
     low, high = summary["interval"]
-    folder = Path(summary["folder"])
-    console.print(
-        Panel(
-            f"[bold green]{summary['success_rate']:.0%} success[/] of {summary['episodes']} evaluation episodes "
-            f"(95 % interval {low:.0%} to {high:.0%}), {summary['mean_seconds']:.1f} s an episode, judged by the {summary['judged_by']}\n"
-            f"learned in {summary['environment_steps']} environment steps, {summary['updates']} updates, {summary['learning_seconds']:.0f} s: "
-            f"{summary['ended_because']}\n\n"
-            f"video           {_short(summary['video'])}\n"
-            f"learning curve  {_short(summary['learning_curve'])}\n"
-            f"policy          {_short(summary['policy'])}\n\n"
-            f"Look at these runs in your browser:\n"
-            f"  [cyan]uv run hilserl ui prefect[/]   every phase, its log, what was cached\n"
-            f"  [cyan]uv run hilserl ui mlflow[/]    metrics, pictures, video, policy\n\n"
-            f"Next: [cyan]uv run hilserl demo lift[/]"
-            if summary["task"] == "reach"
-            else "",
-            title=str(folder.name),
-            border_style="green",
-            padding=(1, 2),
-        ),
-        soft_wrap=False,
-    )
+    lines = [
+        f"[bold green]{summary['success_rate']:.0%} success[/] of {summary['episodes']} evaluation episodes "
+        f"(95 % interval {low:.0%} to {high:.0%}), judged by the {summary['judged_by']}; {summary['mean_seconds']:.1f} s an episode",
+        f"learned in {summary['environment_steps']} environment steps, {summary['updates']} updates, "
+        f"{summary['learning_seconds']:.0f} s: {summary['ended_because']}",
+        "",
+        f"video           {_short(summary['video'])}",
+        f"learning curve  {_short(summary['learning_curve'])}",
+        f"policy          {_short(summary['policy'])}",
+        "",
+        "Look at these runs in your browser:",
+        "  [cyan]uv run hilserl ui prefect[/]   every phase, its log, what was cached",
+        "  [cyan]uv run hilserl ui mlflow[/]    metrics, pictures, video, policy",
+    ]
+    if summary["task"] == "reach":
+        lines += ["", "Next: [cyan]uv run hilserl demo lift[/]"]
+    console.print(Panel("\n".join(lines), title=summary["run_id"], border_style="green", padding=(1, 2)))
 
 
 def _short(path: str | None) -> str:

@@ -12,7 +12,7 @@ from prefect import flow  # noqa: E402
 
 from hilserl.config import load_config  # noqa: E402
 from hilserl.config.overrides import TrainOverrides, overrides_to_dict  # noqa: E402
-from tasks.actor_control import actor_running  # noqa: E402
+from tasks.actor_control import actor_of  # noqa: E402
 from tasks.build_offline_buffer import build_offline_buffer  # noqa: E402
 from tasks.evaluate_policy import evaluate_policy  # noqa: E402
 from tasks.open_run import open_run  # noqa: E402
@@ -33,13 +33,14 @@ def hilserl(config: str = "configs/reach.yaml", overrides: TrainOverrides = Trai
         overrides: Values that win over the file.
         fresh: Start anew instead of continuing an interrupted run of the same configuration.
     """
-    settings, run = open_run(load_config(config, overrides_to_dict(overrides)), fresh=fresh)
+    settings = load_config(config, overrides_to_dict(overrides))
+    run = open_run(settings, fresh=fresh)
     with tracking(settings, run) as tracker:
         dataset = record_demonstrations(settings)
         validate_dataset(settings, dataset)
         encoders = pretrain_encoder(settings)
         offline_buffer = build_offline_buffer(settings, dataset)
-        with actor_running(settings, run) as actor:
-            learned = train_learner(settings, run, offline_buffer, encoders, metrics=tracker, supervise=actor.check)
+        with actor_of(settings, run) as actor:
+            learned = train_learner(settings, run, offline_buffer, encoders, actor, tracker)
         evaluated = evaluate_policy(settings, learned.policy, run.path / "evaluation")
         return publish_report(settings, run, learned, evaluated, tracker)

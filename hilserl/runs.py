@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from hilserl.config.models import TrainConfig
 from hilserl.errors import CheckpointError
-from hilserl.files import content_hash, file_lock, home, write_json
+from hilserl.files import content_hash, file_lock, home, write_atomically, write_json
 
 # Sections that may change between an interrupted run and its continuation: they do not change what is learned.
 _NOT_LEARNING = {"tracking", "evaluation", "link"}
@@ -52,7 +54,8 @@ class RunFolder:
         while (path := parent / (f"{stamp}-{number}" if number else stamp)).exists():
             number += 1
         run = cls(path)
-        write_json(path / "config.json", config.model_dump(mode="json"))
+        resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        write_atomically(path / "resolved.yaml", resolved.encode())
         write_json(path / "run.json", {"identity": config_identity(config), "status": "started", "run_id": f"{config.name}-{path.name}"})
         return run, False
 

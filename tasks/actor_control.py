@@ -19,12 +19,14 @@ from prefect import runtime
 from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelling
 
 from hilserl.config import TrainConfig
 from hilserl.errors import RobotError, ServiceError
 from hilserl.files import write_json
 from hilserl.runs import RunFolder
+from hilserl.services.environment import project_root
 from hilserl.services.processes import ManagedProcess
 
 logger = logging.getLogger(__name__)
@@ -34,19 +36,22 @@ _OWN_END_S = 20.0
 _CANCEL_S = 25.0
 
 
-class RunningActor(Protocol):
-    """An actor somewhere."""
+class RunActor(Protocol):
+    """The actor of one run, somewhere."""
+
+    def start(self, address: str) -> None:
+        """Start it for the learner at `address`."""
 
     def check(self) -> None:
-        """Raise if it died."""
+        """Raise if it died; one that ended because the learner has finished is fine."""
 
     def stop(self) -> None:
-        """Let it end, then make it end; idempotent."""
+        """Let it end, then make it end; harmless before `start` and when repeated."""
 
 
 @contextmanager
-def actor_running(config: TrainConfig, run: RunFolder) -> Iterator[RunningActor]:
-    """Have the run's actor running while the block runs, and stopped afterwards, whatever happened."""
+def actor_of(config: TrainConfig, run: RunFolder) -> Iterator[RunActor]:
+    """Provide the run's actor, not started yet, and stop it afterwards, whatever happened."""
     actor = _DeployedActor(config, run) if runtime.deployment.id else _LocalActor(config, run)
     try:
         yield actor
@@ -54,59 +59,72 @@ def actor_running(config: TrainConfig, run: RunFolder) -> Iterator[RunningActor]
         actor.stop()
 
 
-def actor_parameters(config: TrainConfig, run: RunFolder) -> dict[str, object]:
-    """Return the parameters of the flow `actor` for this run."""
-    return {"config": config.model_dump(mode="json"), "address": f"{config.link.host}:{config.link.port}", "run_id": run.run_id}
+def _parameters(config: TrainConfig, run: RunFolder, address: str) -> dict[str, object]:
+    return {"config": config.model_dump(mode="json"), "address": address, "run_id": run.run_id}
 
 
 class _LocalActor:
     def __init__(self, config: TrainConfig, run: RunFolder) -> None:
-        parameters = run.path / "actor_parameters.json"
-        write_json(parameters, actor_parameters(config, run))
+        self._config, self._run = config, run
+        self._file = run.path / "actor_parameters.json"
         self._process = ManagedProcess(
-            "actor", [sys.executable, "-m", "flows.actor", str(parameters)], env=os.environ, log=run.path / "actor.log", grace_s=_CANCEL_S
+            "actor",
+            [sys.executable, "-m", "flows.actor", str(self._file)],
+            env=os.environ | {"PREFECT_API_URL": PREFECT_API_URL.value() or ""},
+            cwd=project_root(),
+            log=run.path / "actor.log",
+            grace_s=_CANCEL_S,
         )
+
+    def start(self, address: str) -> None:
+        write_json(self._file, _parameters(self._config, self._run, address))
         self._process.start()
 
     def check(self) -> None:
-        if self._process.exit_code is not None:
+        if self._process.exit_code:
             raise RobotError(
-                f"the actor ended (exit code {self._process.exit_code}) while the learner was training.\n{self._process.log_tail()}"
+                f"the actor ended with code {self._process.exit_code} while the learner was training.{self._process.log_tail()}"
             )
 
     def stop(self) -> None:
         deadline = time.monotonic() + (_OWN_END_S if sys.exc_info()[0] is None else 0.0)
-        while self._process.exit_code is None and time.monotonic() < deadline:
+        while self._process.is_alive and time.monotonic() < deadline:
             time.sleep(0.05)
         self._process.stop()
 
 
 class _DeployedActor:
     def __init__(self, config: TrainConfig, run: RunFolder) -> None:
-        name = f"actor/{config.robot.host}"
+        self._config, self._run = config, run
+        self._id: UUID | None = None
+
+    def start(self, address: str) -> None:
+        name = f"actor/{self._config.robot.host}"
         try:
             flow_run = run_deployment(
                 name,
-                parameters=actor_parameters(config, run),
+                parameters=_parameters(self._config, self._run, address),
                 timeout=0,
                 as_subflow=True,
-                tags=[f"run:{run.run_id}", f"robot:{config.robot.id}"],
+                tags=[f"run:{self._run.run_id}", f"robot:{self._config.robot.id}"],
                 # A retried flow run starts one actor per attempt, a repeated call none.
                 idempotency_key=f"actor-{runtime.flow_run.id}-{runtime.flow_run.run_count}",
             )
         except ObjectNotFound:
             raise ServiceError(
-                f"there is no deployment `{name}` (robot.host is `{config.robot.host}`). Start `hilserl up`, "
+                f"there is no deployment `{name}` (robot.host is `{self._config.robot.host}`). Start `hilserl up`, "
                 "or deploy flows/actor.py for that host with `prefect deploy --all`."
             ) from None
-        self._id: UUID = flow_run.id  # type: ignore[union-attr]
+        self._id = flow_run.id  # type: ignore[union-attr]
 
     def check(self) -> None:
         state = self._state()
-        if state is not None and state.is_final():
+        if state is not None and state.is_final() and not state.is_completed():
             raise RobotError(f"the actor's flow run is {state.name}: {state.message or 'no message'}. Its log is in the Prefect UI.")
 
     def stop(self) -> None:
+        if self._id is None:
+            return
         deadline = time.monotonic() + (_OWN_END_S if sys.exc_info()[0] is None else 0.0)
         if self._ended(deadline):
             return
@@ -125,5 +143,6 @@ class _DeployedActor:
             time.sleep(0.5)
 
     def _state(self):  # type: ignore[no-untyped-def]
+        assert self._id is not None, "the actor was not started"
         with get_client(sync_client=True) as client:
             return client.read_flow_run(self._id).state

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
 
 from hilserl.config import TrainConfig
 from hilserl.evaluation import EvaluationResult

@@ -12,7 +12,9 @@ from prefect.cache_policies import NO_CACHE
 from hilserl.config import TrainConfig
 from hilserl.learner.loop import LearnerResult, MetricLog
 from hilserl.learner.run import run_learner
+from hilserl.progress import Progress, publish
 from hilserl.runs import RunFolder
+from tasks.actor_control import RunActor
 from tasks.progress import progress_artifact
 
 STAGE = "train-learner"
@@ -20,17 +22,20 @@ STAGE = "train-learner"
 
 @task(name=STAGE, cache_policy=NO_CACHE, persist_result=False)
 def train_learner(
-    config: TrainConfig,
-    run: RunFolder,
-    offline_buffer: Path,
-    encoders: Path | None,
-    *,
-    metrics: MetricLog,
-    supervise: Callable[[], None],
+    config: TrainConfig, run: RunFolder, offline_buffer: Path, encoders: Path | None, actor: RunActor, metrics: MetricLog
 ) -> LearnerResult:
-    """Train to the configured end; `supervise` raises when the actor is gone."""
-    with progress_artifact("train-learner"):
-        return run_learner(config, run, offline_buffer=offline_buffer, encoders=encoders, metrics=metrics, supervise=_every(2.0, supervise))
+    """Train to the configured end; the actor is started when the learner listens, and its death ends the training."""
+    publish(Progress(STAGE))
+    with progress_artifact(STAGE):
+        return run_learner(
+            config,
+            run,
+            offline_buffer=offline_buffer,
+            encoders=encoders,
+            metrics=metrics,
+            on_listening=actor.start,
+            supervise=_every(2.0, actor.check),
+        )
 
 
 def _every(period_s: float, function: Callable[[], None]) -> Callable[[], None]:

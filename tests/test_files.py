@@ -38,7 +38,13 @@ def test_atomic_directory_appears_whole_or_not_at_all(tmp_path) -> None:
 
 def test_lock_is_free_again_when_its_holder_is_killed(tmp_path) -> None:
     lock = tmp_path / "lock"
-    code = f"from pathlib import Path; from hilserl.files import file_lock\nwith file_lock(Path({str(lock)!r})): print('held', flush=True); input()"
+    code = f"""
+from pathlib import Path
+from hilserl.files import file_lock
+with file_lock(Path({str(lock)!r})):
+    print('held', flush=True)
+    input()
+"""
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
         with pytest.raises(TimeoutError), files.file_lock(lock, timeout_s=0.1):

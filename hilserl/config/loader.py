@@ -125,7 +125,9 @@ def _describe(error: ValidationError, file: Path) -> str:
             known = _known_keys(item["loc"][:-1])
             close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
             hint = f" Did you mean `{close[0]}`?" if close else ""
-            lines.append(f"{file}: `{where}` is unknown (got {json.dumps(item['input'], default=str)}).{hint} Known here: {', '.join(known)}.")
+            lines.append(
+                f"{file}: `{where}` is unknown (got {json.dumps(item['input'], default=str)}).{hint} Known here: {', '.join(known)}."
+            )
         else:
             message = item["msg"].removeprefix("Value error, ")
             got = "" if item["type"] == "value_error" else f" (got {json.dumps(item['input'], default=str)})"

@@ -31,7 +31,9 @@ class CameraConfig(Model):
     width: Annotated[int, Field(ge=16, le=4096, description="Native frame width [px]")] = 84
     height: Annotated[int, Field(ge=16, le=4096, description="Native frame height [px]")] = 84
     fovy_deg: Annotated[float, Field(gt=1, lt=170, description="Vertical field of view [deg] (simulation only)")] = 75.0
-    simulated_as: Literal["wrist", "front"] | None = Field(None, description="Simulation only: which of its cameras this one is; None: the one of the same name")
+    simulated_as: Literal["wrist", "front"] | None = Field(
+        None, description="Simulation only: which of its cameras this one is; None: the one of the same name"
+    )
 
 
 class RobotConfig(Model):
@@ -42,13 +44,19 @@ class RobotConfig(Model):
     host: str = Field("robot-host", pattern=r"^[A-Za-z0-9_.-]+$", description="Deployment `actor/<host>` drives this arm")
     control_hz: Annotated[float, Field(gt=0, le=50, description="Policy rate [Hz]")] = 10.0
     action_scale_m: Annotated[float, Field(gt=0, le=0.1, description="End-effector motion per step at |action| = 1 [m]")] = 0.02
-    max_gripper_step_pct: Annotated[float, Field(gt=0, le=100, description="Gripper motion per step at |action| = 1, on the 0-100 scale [%]")] = 16.0
+    max_gripper_step_pct: Annotated[
+        float, Field(gt=0, le=100, description="Gripper motion per step at |action| = 1, on the 0-100 scale [%]")
+    ] = 16.0
     workspace_min_m: Vector3 = Field((0.10, -0.15, 0.0), description="Lower bound of the tool position, base frame [m]")
     workspace_max_m: Vector3 = Field((0.35, 0.15, 0.25), description="Upper bound of the tool position, base frame [m]")
     reset_ee_pos_m: Vector3 = Field((0.22, 0.0, 0.12), description="Tool position at the start of an episode, base frame [m]")
     reset_noise_m: Annotated[float, Field(ge=0, le=0.05, description="Uniform noise on the reset position, each axis [m]")] = 0.01
-    reset_gripper_pct: Annotated[float, Field(ge=0, le=100, description="Gripper at the start of an episode (0 closed, 100 open) [%]")] = 60.0
-    cameras: dict[str, CameraConfig] = Field(default_factory=lambda: {"wrist": CameraConfig()}, description="Cameras by name; the simulation knows `wrist` and `front`")
+    reset_gripper_pct: Annotated[float, Field(ge=0, le=100, description="Gripper at the start of an episode (0 closed, 100 open) [%]")] = (
+        60.0
+    )
+    cameras: dict[str, CameraConfig] = Field(
+        default_factory=lambda: {"wrist": CameraConfig()}, description="Cameras by name; the simulation knows `wrist` and `front`"
+    )
 
     @model_validator(mode="after")
     def _workspace_contains_reset(self) -> Self:
@@ -63,7 +71,9 @@ class RobotConfig(Model):
 class TaskConfig(Model):
     """What the arm has to do."""
 
-    type: Literal["reach", "lift"] = Field("reach", description="`reach`: tool to a point above the cube (3-D action); `lift`: grasp and lift it (4-D)")
+    type: Literal["reach", "lift"] = Field(
+        "reach", description="`reach`: tool to a point above the cube (3-D action); `lift`: grasp and lift it (4-D)"
+    )
     control_time_s: Annotated[float, Field(gt=0, le=120, description="Length of an episode before it is truncated [s]")] = 3.0
     cube_x_m: tuple[float, float] = Field((0.18, 0.28), description="Range of the cube's start, base frame x [m]")
     cube_y_m: tuple[float, float] = Field((-0.08, 0.08), description="Range of the cube's start, base frame y [m]")
@@ -83,10 +93,16 @@ class ImageConfig(Model):
 class ObservationConfig(Model):
     """What the policy sees."""
 
-    images: dict[str, ImageConfig] = Field(default_factory=lambda: {"wrist": ImageConfig()}, description="Cameras that the policy uses, by name; empty for a state-only policy")
+    images: dict[str, ImageConfig] = Field(
+        default_factory=lambda: {"wrist": ImageConfig()}, description="Cameras that the policy uses, by name; empty for a state-only policy"
+    )
     state: tuple[str, ...] = Field(STATE_COMPONENT_NAMES, description="Named components of observation.state, in order")
-    privileged: bool = Field(False, description="Simulation only: add the cube relative to the tool (3) to the state, for machines that cannot render")
-    allow_constant: tuple[str, ...] = Field((), description="State scalars that may be constant in the demonstrations, e.g. joint_pos.gripper")
+    privileged: bool = Field(
+        False, description="Simulation only: add the cube relative to the tool (3) to the state, for machines that cannot render"
+    )
+    allow_constant: tuple[str, ...] = Field(
+        (), description="State scalars that may be constant in the demonstrations, e.g. joint_pos.gripper"
+    )
 
 
 class RecordConfig(Model):
@@ -94,7 +110,11 @@ class RecordConfig(Model):
 
     episodes: Annotated[int, Field(ge=1, le=10_000)] = 20
     noise: Annotated[float, Field(ge=0, le=1, description="Standard deviation of the noise on the expert's action")] = 0.2
-    flavour: Literal["policy", "teleop"] = Field("policy", description="`policy`: the policy's actions, reward and done; `teleop`: joint-space actions as people teleoperate, without reward and done")
+    flavour: Literal["policy", "teleop"] = Field(
+        "policy",
+        description="`policy`: the policy's actions, reward and done; "
+        "`teleop`: joint-space actions as people teleoperate, without reward and done",
+    )
     seed: int = 1000
 
 
@@ -104,13 +124,18 @@ class DatasetConfig(Model):
     repo_id: str = Field("hilserl/demos", description="Name of the dataset")
     root: Path | None = Field(None, description="Folder of the dataset; None with `record`: made and cached by us")
     record: RecordConfig | None = Field(None, description="Record it in simulation with the scripted expert")
-    reward_from: Literal["column", "success_at_end", "none"] | None = Field(None, description="Where the reward comes from; without a choice a dataset that lacks next.reward stops the run")
+    reward_from: Literal["column", "success_at_end", "none"] | None = Field(
+        None, description="Where the reward comes from; without a choice a dataset that lacks next.reward stops the run"
+    )
     done_from: Literal["episode_table", "column_is_terminated"] | None = Field(
         None,
         description="`episode_table`: the last frame ends an episode, terminated if it was rewarded, else truncated; "
-        "`column_is_terminated`: next.done marks task ends only; without a choice the episode table, and a next.done that contradicts it stops the run",
+        "`column_is_terminated`: next.done marks task ends only; "
+        "without a choice the episode table, and a next.done that contradicts it stops the run",
     )
-    action_from: Literal["column", "joints"] = Field("column", description="`column`: actions are the policy's; `joints`: joint targets, converted through the kinematics")
+    action_from: Literal["column", "joints"] = Field(
+        "column", description="`column`: actions are the policy's; `joints`: joint targets, converted through the kinematics"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -122,7 +147,10 @@ class DatasetConfig(Model):
 class EncoderConfig(Model):
     """Vision encoder."""
 
-    type: Literal["sim_pretrained", "cnn"] = Field("sim_pretrained", description="`sim_pretrained`: small CNN pretrained in simulation; `cnn`: the same network from scratch, trained with the critic")
+    type: Literal["sim_pretrained", "cnn"] = Field(
+        "sim_pretrained",
+        description="`sim_pretrained`: small CNN pretrained in simulation; `cnn`: the same network from scratch, trained with the critic",
+    )
     freeze: bool = Field(True, description="Frozen: features are computed once a step and stored with the transition")
     samples: Annotated[int, Field(ge=100, le=1_000_000, description="Rendered images for pretraining")] = 4000
     epochs: Annotated[int, Field(ge=1, le=1000)] = 24
@@ -147,7 +175,9 @@ class PolicyConfig(Model):
     target_entropy: float | None = Field(None, description="None: -dim(action)/2")
     use_backup_entropy: bool = False
     num_critics: Annotated[int, Field(ge=1, le=100)] = 2
-    num_subsample_critics: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="Minimum over this many randomly chosen target critics; None: all")
+    num_subsample_critics: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description="Minimum over this many randomly chosen target critics; None: all"
+    )
     critic_target_update_weight: Annotated[float, Field(gt=0, le=1)] = 0.005
     latent_dim: Count = 64
     hidden_dims: tuple[Count, ...] = (256, 256)
@@ -172,8 +202,12 @@ class LearnerConfig(Model):
 
     save_freq: Annotated[int, Field(ge=1, description="Environment steps between checkpoints")] = 500
     keep_checkpoints: Count = 2
-    policy_parameters_push_frequency: Annotated[float, Field(gt=0, le=60, description="Seconds between weight updates to the actor [s]")] = 1.0
-    max_owed_updates: Annotated[int, Field(ge=1, description="A simulated actor waits while the learner owes more than this; a real one never waits")] = 64
+    policy_parameters_push_frequency: Annotated[
+        float, Field(gt=0, le=60, description="Seconds between weight updates to the actor [s]")
+    ] = 1.0
+    max_owed_updates: Annotated[
+        int, Field(ge=1, description="A simulated actor waits while the learner owes more than this; a real one never waits")
+    ] = 64
     actor_timeout_s: Annotated[float, Field(gt=0, description="Stop with an error when no actor was heard for this long [s]")] = 120.0
     storage_device: Literal["cpu"] = "cpu"
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
@@ -194,11 +228,15 @@ class InterventionConfig(Model):
 class ActorConfig(Model):
     """The actor process."""
 
-    pace: Literal["realtime", "unthrottled"] = Field("realtime", description="`realtime`: control_hz on the wall clock; `unthrottled`: as fast as the simulation and the learner allow")
+    pace: Literal["realtime", "unthrottled"] = Field(
+        "realtime", description="`realtime`: control_hz on the wall clock; `unthrottled`: as fast as the simulation and the learner allow"
+    )
     intervention: InterventionConfig = Field(default_factory=InterventionConfig)
     evaluate_every_steps: Annotated[int, Field(ge=0, description="Environment steps between evaluations during training; 0: never")] = 500
     evaluate_episodes: Annotated[int, Field(ge=1, le=1000)] = 20
-    stop_at_success: Fraction | None = Field(None, description="End training early once `stop_after_evaluations` evaluations in a row reach this success rate")
+    stop_at_success: Fraction | None = Field(
+        None, description="End training early once `stop_after_evaluations` evaluations in a row reach this success rate"
+    )
     stop_after_evaluations: Count = 2
 
 
@@ -252,9 +290,15 @@ class TrainConfig(Model):
             camera = self.robot.cameras[name]
             top, left, height, width = image.crop or (0, 0, camera.height, camera.width)
             if min(top, left) < 0 or min(height, width) < 1 or top + height > camera.height or left + width > camera.width:
-                raise ValueError(f"observation.images.{name}.crop {image.crop} = [top, left, height, width] leaves the {camera.height}x{camera.width} (height x width) frame")
+                raise ValueError(
+                    f"observation.images.{name}.crop {image.crop} = [top, left, height, width] "
+                    f"leaves the {camera.height}x{camera.width} (height x width) frame"
+                )
             if image.resize[0] > height or image.resize[1] > width:
-                raise ValueError(f"observation.images.{name}.resize {image.resize} is larger than the {height}x{width} crop: upscaling adds no information. Record at a higher resolution, or lower resize")
+                raise ValueError(
+                    f"observation.images.{name}.resize {image.resize} is larger than the {height}x{width} crop: "
+                    "upscaling adds no information. Record at a higher resolution, or lower resize"
+                )
         unknown = [name for name in self.observation.state if name not in STATE_COMPONENT_NAMES]
         if unknown:
             raise ValueError(f"observation.state: unknown component {unknown[0]!r}; known: {list(STATE_COMPONENT_NAMES)}")

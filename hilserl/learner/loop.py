@@ -112,7 +112,7 @@ class Learner:
             self._take_in(wait=self.parts.governor.owed <= 0)
             if self.parts.governor.owed > 0:
                 self._update()
-            elif reason := self._finished():
+            elif reason := self.finished():
                 break
             if timers["weights"].due() and self._published[-1][0] != self.weights_version_now():
                 self._publish_weights()
@@ -196,7 +196,8 @@ class Learner:
         governor.updates += 1
         self._last_metrics |= metrics
 
-    def _finished(self) -> str | None:
+    def finished(self) -> str | None:
+        """Say why there is nothing left to do; None while there is."""
         wanted, in_a_row = self.config.actor.stop_at_success, self.config.actor.stop_after_evaluations
         last = self.parts.statistics.evaluations[-in_a_row:]
         if wanted is not None and len(last) == in_a_row and all(point.success_rate >= wanted for point in last):
@@ -215,7 +216,7 @@ class Learner:
 
     def _set_status(self, phase: Phase) -> None:
         governor = self.parts.governor
-        reason = self._finished()
+        reason = self.finished()
         if reason:
             phase = "finished"  # the actor stops; what it still owes this learner is paid before the loop ends
         elif phase == "training" and governor.environment_steps < governor.steps_before_learning:

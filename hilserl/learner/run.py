@@ -48,7 +48,7 @@ def run_learner(
         offline_buffer: Folder of the offline buffer.
         encoders: Folder of the pretrained encoders; None for a state-only policy or one trained from scratch.
         metrics: Where metrics go.
-        on_listening: Called once with `host:port` when the actor may connect.
+        on_listening: Called with `host:port` when the actor may connect; not called when there is nothing left to do.
         supervise: Called about once a second; raises to end the training (a dead actor, say).
 
     Raises:
@@ -63,7 +63,9 @@ def run_learner(
             learner = build_learner(
                 config, run, server, offline_buffer=offline_buffer, encoders=encoders, metrics=metrics, supervise=supervise
             )
-            on_listening(server.start())
+            address = server.start()
+            if not learner.finished():
+                on_listening(address)
             run.update(status="training")
             try:
                 result = learner.run()

@@ -96,9 +96,7 @@ def test_agent_solves_a_one_step_problem() -> None:
         batch = make_batch(step, 64)
         action = torch.rand(64, 2, generator=generator) * 2 - 1
         reward = 1.0 - (action - best).square().sum(1)
-        agent.update(
-            TensorBatch(**{**vars(batch), "action": action, "reward": reward, "terminated": torch.ones(64)}), update_actor=True
-        )
+        agent.update(TensorBatch(**{**vars(batch), "action": action, "reward": reward, "terminated": torch.ones(64)}), update_actor=True)
     mean, _ = agent.actor(batch.state, batch.images)
     assert (torch.tanh(mean) - best).abs().max() < 0.15
 
