@@ -76,7 +76,7 @@ def _run_flow(config: str, overrides: dict[str, Any], fresh: bool, display: Disp
     try:
         return hilserl(config, TrainOverrides.model_validate(expand_dotted(overrides)), fresh)
     finally:
-        APILogHandler.flush()  # the server is about to end; what was logged belongs on the run's page
+        APILogHandler().flush()  # the server is about to end; what was logged belongs on the run's page
 
 
 def _show_result(console: Console, summary: dict[str, Any]) -> None:
