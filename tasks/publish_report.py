@@ -49,6 +49,7 @@ def publish_report(
         "seed": config.seed,
         "environment_steps": learned.environment_steps,
         "updates": learned.updates,
+        "first_update_at": learned.first_update_at,
         "learning_seconds": round(learned.seconds, 1),
         "ended_because": learned.reason,
         "success_rate": evaluated.success_rate,

@@ -52,6 +52,7 @@ class LearnerResult:
         policy: Folder of the policy to use: the best one, or the last when none was evaluated.
         evaluations: Every evaluation during training, in order.
         history: Metrics over the run, about one entry a second; `step` is the environment step.
+        first_update_at: Unix time of this process's first critic update [s]; None if it made none.
     """
 
     environment_steps: int
@@ -62,6 +63,7 @@ class LearnerResult:
     policy: Path
     evaluations: tuple[EvaluationPoint, ...]
     history: tuple[Mapping[str, float], ...]
+    first_update_at: float | None
 
 
 @dataclass
@@ -92,6 +94,7 @@ class Learner:
         self._published: deque[tuple[int, dict[str, Tensor]]] = deque(maxlen=_VERSIONS_KEPT)
         self._last_metrics: dict[str, Tensor] = {}
         self._history: list[dict[str, float]] = []
+        self._first_update_at: float | None = None
         self._saved_at = 0
         self._steps_at_start = 0
         self._rates = _Rates()
@@ -191,6 +194,8 @@ class Learner:
 
     def _update(self) -> None:
         governor = self.parts.governor
+        if self._first_update_at is None:
+            self._first_update_at = time.time()
         batch = self.parts.experience.sample(self.config.policy.batch_size)
         metrics = self.parts.agent.update(batch, update_actor=governor.updates_actor)
         governor.updates += 1
@@ -289,9 +294,16 @@ class Learner:
         self._report("finished")
         logger.info("Training ended: %s, %d updates in %.1f s", reason, governor.updates, seconds)
         policy = last.parent / "best" if self.best else last
-        evaluations = tuple(self.parts.statistics.evaluations)
         return LearnerResult(
-            governor.environment_steps, governor.updates, seconds, reason, self.best, policy, evaluations, tuple(self._history)
+            environment_steps=governor.environment_steps,
+            updates=governor.updates,
+            seconds=seconds,
+            reason=reason,
+            best=self.best,
+            policy=policy,
+            evaluations=tuple(self.parts.statistics.evaluations),
+            history=tuple(self._history),
+            first_update_at=self._first_update_at,
         )
 
 
