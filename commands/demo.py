@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import threading
@@ -14,8 +15,15 @@ from rich.console import Console
 from rich.panel import Panel
 
 from commands.display import Display
-from hilserl.config import load_config
+from hilserl.config import TrainConfig, load_config
+from hilserl.errors import ServiceError
+from hilserl.files import home, require_free_space
+from hilserl.robot.gl_probe import gl_advice
 from hilserl.services.prefect_server import PrefectServer, RunningServer, find_running
+
+_OWNER = "hilserl demo"
+_NEEDED_BYTES = 100_000_000  # a run leaves 20-60 MB, most of it journal, checkpoints and databases
+_GOOD = 0.5  # success rate from which the next task is worth trying
 
 
 def run_demo(config: str, overrides: dict[str, Any], *, fresh: bool, plain: bool) -> None:
@@ -24,25 +32,50 @@ def run_demo(config: str, overrides: dict[str, Any], *, fresh: bool, plain: bool
     Raises:
         HilserlError: Any of the tree, for the user to fix.
     """
-    console = Console()
+    console = Console(highlight=False)
     settings = load_config(config, overrides)  # fail on a typing error before anything is started
-    signal.signal(signal.SIGTERM, _terminate)
+    require_free_space(home(), _NEEDED_BYTES, "a demo")
     with Display(f"hilserl · {settings.name} · seed {settings.seed}", console, plain=plain) as display:
+        _interrupt_by_signals(display)
+        _advise(settings, display)
         display.begin("start-prefect")
-        with _prefect_server(display):
+        with _prefect_server():
             summary = _run_flow(config, overrides, fresh, display)
+            _advise(settings, display)
     _show_result(console, summary)
 
 
-def _terminate(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def _interrupt_by_signals(display: Display) -> None:
+    """Make Ctrl-C and SIGTERM the same, and answer at once: putting everything away takes seconds."""
+
+    def interrupt(number: int, frame: object) -> None:
+        display.stopping()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _advise(settings: TrainConfig, display: Display) -> None:
+    """Say on the screen when pictures are made without GL: at the start if a library is missing, at the end if GL failed since."""
+    if settings.observation.images and (advice := gl_advice()):
+        display.note(advice)
 
 
 @contextmanager
-def _prefect_server(display: Display) -> Iterator[None]:
-    """Use the server that runs on our database, or run one for as long as the block lasts."""
+def _prefect_server() -> Iterator[None]:
+    """Use the server that runs on our database, or run one for as long as the block lasts.
+
+    Raises:
+        ServiceError: The server belongs to another demo, which would take it away when it ends.
+    """
     running = find_running(timeout_s=1.0)
-    server: PrefectServer | RunningServer = running or PrefectServer(owner="hilserl demo")
+    if running and running.owner == _OWNER:
+        raise ServiceError(
+            f"another `{_OWNER}` (process {running.pid}) is running in {home()}. Wait for it to end, "
+            "or set HILSERL_HOME to another folder to run both."
+        )
+    server: PrefectServer | RunningServer = running or PrefectServer(owner=_OWNER)
     os.environ.update(server.environment())
     # The display is for people; Prefect's log lines go to its server, and to the run's page in the UI.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -50,19 +83,25 @@ def _prefect_server(display: Display) -> Iterator[None]:
         yield
         return
     server.launch()
+    gave_up = threading.Event()
+    importing = threading.Thread(target=_import_meanwhile, args=(gave_up,), name="imports", daemon=True)
+    importing.start()
     try:
-        importing = threading.Thread(target=_import_meanwhile, name="imports", daemon=True)
-        importing.start()
         server.wait_ready()
         importing.join()
         yield
     finally:
+        gave_up.set()
         server.stop()
+        importing.join()  # an interpreter that ends while a thread imports torch crashes
 
 
-def _import_meanwhile() -> None:
+def _import_meanwhile(gave_up: threading.Event) -> None:
     """Import what the flow needs while the server starts; the flow imports it again, and so reports what fails."""
-    import flows.train  # noqa: F401
+    for module in ("prefect", "torch", "polars", "flows.train"):
+        if gave_up.is_set():
+            return
+        importlib.import_module(module)
 
 
 def _run_flow(config: str, overrides: dict[str, Any], fresh: bool, display: Display) -> dict[str, Any]:
@@ -82,12 +121,15 @@ def _run_flow(config: str, overrides: dict[str, Any], fresh: bool, display: Disp
 def _show_result(console: Console, summary: dict[str, Any]) -> None:
     """Print the outcome, and where to look."""
     low, high = summary["interval"]
+    good = summary["success_rate"] >= _GOOD
+    outcome = (
+        f"[bold {'green' if good else 'yellow'}]{summary['success_rate']:.0%} success[/] of {summary['episodes']} evaluation episodes\n"
+        f"95 % interval {low:.0%} to {high:.0%}, judged by the {summary['judged_by']}, {summary['mean_seconds']:.1f} s an episode\n"
+        f"learned in {summary['environment_steps']} environment steps, {summary['updates']} updates, {summary['learning_seconds']:.0f} s\n"
+        f"ended because {summary['ended_because']}"
+    )
+    console.print(Panel(outcome, title=summary["run_id"], border_style="green" if good else "yellow", padding=(1, 2)))
     lines = [
-        f"[bold green]{summary['success_rate']:.0%} success[/] of {summary['episodes']} evaluation episodes "
-        f"(95 % interval {low:.0%} to {high:.0%}), judged by the {summary['judged_by']}; {summary['mean_seconds']:.1f} s an episode",
-        f"learned in {summary['environment_steps']} environment steps, {summary['updates']} updates, "
-        f"{summary['learning_seconds']:.0f} s: {summary['ended_because']}",
-        "",
         f"video           {_short(summary['video'])}",
         f"learning curve  {_short(summary['learning_curve'])}",
         f"policy          {_short(summary['policy'])}",
@@ -96,9 +138,10 @@ def _show_result(console: Console, summary: dict[str, Any]) -> None:
         "  [cyan]uv run hilserl ui prefect[/]   every phase, its log, what was cached",
         "  [cyan]uv run hilserl ui mlflow[/]    metrics, pictures, video, policy",
     ]
-    if summary["task"] == "reach":
+    if summary["task"] == "reach" and good:
         lines += ["", "Next: [cyan]uv run hilserl demo lift[/]"]
-    console.print(Panel("\n".join(lines), title=summary["run_id"], border_style="green", padding=(1, 2)))
+    # Outside of the box and never wrapped, so that a long path can be copied.
+    console.print("\n".join(lines), soft_wrap=True)
 
 
 def _short(path: str | None) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -31,6 +32,8 @@ STAGES = {
 }
 _BARS = " ▁▂▃▄▅▆▇█"
 _PLAIN_PERIOD_S = 5.0
+_CURVE_WIDTH = 36
+_BAR_WIDTH = 16  # so that a row fits into a terminal of 80 columns
 
 
 @dataclass
@@ -38,6 +41,7 @@ class _Stage:
     started: float | None = None
     ended: float | None = None
     cached: bool = False
+    failed: bool = False
     progress: Progress | None = None
 
 
@@ -52,9 +56,12 @@ class Display:
     console: Console
     plain: bool = False
     _stages: dict[str, _Stage] = field(default_factory=lambda: {name: _Stage() for name in STAGES})
-    _success: deque[float] = field(default_factory=lambda: deque(maxlen=48))
+    _success: list[float] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _last_line: float = 0.0
+    _notes: list[str] = field(default_factory=list)
+    _stopping: bool = False
+    _spinner: Spinner = field(default_factory=lambda: Spinner("dots", style="cyan"))  # one, since it counts its frames from its start
 
     def __enter__(self) -> Self:
         """Show, and listen."""
@@ -68,6 +75,11 @@ class Display:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Leave the last picture on the terminal."""
+        for name, stage in self._stages.items():
+            if stage.started is not None and stage.ended is None:
+                if error is None:
+                    self.end(name)
+                stage.failed = error is not None
         if self._live:
             self._live.stop()
         self._subscription.__exit__(kind, error, trace)
@@ -93,6 +105,20 @@ class Display:
         if self.plain:
             self.console.print(f"{STAGES[name]}: {'cached' if cached else f'done in {seconds:.1f} s'}")
 
+    def note(self, text: str) -> None:
+        """Show a remark that the person may want to act on; a repeated one is shown once."""
+        if text in self._notes:
+            return
+        self._notes.append(text)
+        if self.plain:
+            self.console.print(f"note: {text}", soft_wrap=True)
+
+    def stopping(self) -> None:
+        """Say that the request to stop was heard; safe in a signal handler, so it takes no lock and prints nothing itself."""
+        self._stopping = True
+        if self.plain:
+            os.write(sys.stderr.fileno(), b"\nStopping: saving what was learned, ending what was started ...\n")
+
     def _take(self, progress: Progress) -> None:
         if progress.stage not in self._stages:
             return
@@ -112,10 +138,10 @@ class Display:
     def _render(self) -> RenderableType:
         with self._lock:
             table = Table.grid(padding=(0, 1))
-            table.add_column(width=2)
-            table.add_column(min_width=28)
-            table.add_column(width=26)
-            table.add_column()
+            table.add_column(width=1)
+            table.add_column(width=27)
+            table.add_column(width=_BAR_WIDTH)
+            table.add_column(no_wrap=True)
             for name, label in STAGES.items():
                 stage = self._stages[name]
                 table.add_row(*self._row(label, stage))
@@ -123,6 +149,9 @@ class Display:
             parts: list[RenderableType] = [table]
             if learning is not None:
                 parts.append(self._learning(learning))
+            parts += [Text(f"\n{note}", style="yellow") for note in self._notes]
+            if self._stopping:
+                parts.append(Text("\nStopping: saving what was learned, ending what was started ...", style="bold yellow"))
         return Panel(Group(*parts), title=f"[bold]{self.title}", border_style="cyan", padding=(1, 2))
 
     def _row(self, label: str, stage: _Stage) -> tuple[RenderableType, ...]:
@@ -134,24 +163,34 @@ class Display:
         bar: RenderableType = ""
         numbers = f"{time.monotonic() - stage.started:.0f} s"
         if stage.progress and stage.progress.total:
-            bar = ProgressBar(total=stage.progress.total, completed=stage.progress.done, width=24)
+            bar = ProgressBar(total=stage.progress.total, completed=stage.progress.done, width=_BAR_WIDTH)
             numbers = f"{stage.progress.done:g}/{stage.progress.total:g} {stage.progress.unit}  {numbers}"
-        return Spinner("dots", style="cyan"), Text(label, style="bold"), bar, Text(numbers)
+        mark = Text("✗", style="bold red") if stage.failed else self._spinner
+        return mark, Text(label, style="bold"), bar, Text(numbers)
 
     def _learning(self, progress: Progress) -> RenderableType:
         values = progress.values
+        if not progress.done:
+            return Text("\nWaiting for the actor's first steps ...", style="dim")
         grid = Table.grid(padding=(0, 2))
-        curve = "".join(_BARS[round(value * (len(_BARS) - 1))] for value in self._success)
-        grid.add_row("success, training episodes", Text(curve, style="green"), f"{values.get('episode/success', 0.0):.0%}")
+        grid.add_column(width=24)
+        grid.add_column()
+        curve = Text("".join(_BARS[round(value * (len(_BARS) - 1))] for value in _thinned(self._success, _CURVE_WIDTH)), style="green")
+        grid.add_row("success while training", Text.assemble(f"{values.get('episode/success', 0.0):4.0%}  ", curve))
         if "eval/success" in values:
-            grid.add_row("success, policy alone", "", f"[bold]{values['eval/success']:.0%}")
-        grid.add_row("human intervention", "", f"{values.get('intervention/rate', 0.0):.0%} of steps")
-        grid.add_row(
-            "speed",
-            f"{values.get('steps_per_s', 0.0):.0f} environment steps/s, {values.get('updates_per_s', 0.0):.0f} updates/s",
-            f"{values.get('owed_updates', 0.0):.0f} owed",
-        )
+            grid.add_row("success, policy alone", f"[bold]{values['eval/success']:4.0%}")
+        grid.add_row("human intervention", f"{values.get('intervention/rate', 0.0):4.0%} of steps")
+        owed = f", {values['owed_updates']:.0f} owed" if values.get("owed_updates") else ""
+        speed = f"{values.get('steps_per_s', 0.0):4.0f} steps/s, {values.get('updates_per_s', 0.0):.0f} updates/s{owed}"
+        grid.add_row("speed", speed)
         return Group(Text(""), grid)
+
+
+def _thinned(values: list[float], count: int) -> list[float]:
+    """Return at most `count` values, evenly spread from the first to the last."""
+    if len(values) <= count:
+        return values
+    return [values[round(index * (len(values) - 1) / (count - 1))] for index in range(count)]
 
 
 def _numbers(progress: Progress) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from hilserl.errors import HilserlError
+from hilserl.files import disk_error, home
 from hilserl.telemetry import disable_telemetry
 
 app = typer.Typer(
@@ -26,6 +27,8 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value, such as policy.utd_ratio=4; may be repeated.")
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of the run; short for --set seed=N.")]
+
+_INTERRUPTED = 130  # 128 + SIGINT
 
 
 class UiName(StrEnum):
@@ -162,9 +165,16 @@ def main() -> None:
     except HilserlError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nInterrupted. Nothing that was finished is lost: the same command continues.", file=sys.stderr)
-        sys.exit(130)
+    except Exception as error:
+        full = disk_error(error, home())  # also when it comes through Prefect, MLflow or a video encoder
+        if full is error:
+            raise
+        print(f"\nerror: {full}", file=sys.stderr)
+        sys.exit(1)
+    except SystemExit as ending:
+        if ending.code == _INTERRUPTED:  # typer turns a KeyboardInterrupt into this code, without a word
+            print("\nInterrupted. Nothing that was finished is lost: the same command continues.", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

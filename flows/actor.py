@@ -19,7 +19,7 @@ from hilserl.config import TrainConfig  # noqa: E402
 from tasks.drive_robot import drive_robot  # noqa: E402
 
 
-@flow(name="actor", retries=0)
+@flow(name="actor", retries=0, persist_result=False)
 def actor(config: TrainConfig, address: str, run_id: str) -> Any:
     """Drive the robot of `config` for the learner at `address`; never retried, since it moves hardware."""
     result = drive_robot(config, address, run_id)

@@ -24,7 +24,7 @@ from tasks.train_learner import train_learner  # noqa: E402
 from tasks.validate_dataset import validate_dataset  # noqa: E402
 
 
-@flow(name="hilserl")
+@flow(name="hilserl", persist_result=False)
 def hilserl(config: str = "configs/reach.yaml", overrides: TrainOverrides = TrainOverrides(), fresh: bool = False) -> dict[str, Any]:  # noqa: B008
     """Teach the arm a task, from demonstrations to an evaluated policy.
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hilserl.config.models import RecordConfig, TrainConfig
-from hilserl.errors import SimulationError
-from hilserl.files import content_hash, file_lock, home, source_hash
+from hilserl.errors import DatasetError, SimulationError
+from hilserl.files import content_hash, file_lock, home, source_hash, write_json
 from hilserl.progress import Progress, publish
 from hilserl.schema import STATE_KEY
 
@@ -24,12 +26,11 @@ _TASKS = {"reach": "Move the gripper above the cube.", "lift": "Grasp the cube a
 def demonstration_inputs(config: TrainConfig) -> dict[str, Any]:
     """Return everything that decides the recording, by name."""
     import hilserl.data.writer as writer
-    import hilserl.sim.env as env
-    import hilserl.sim.expert as expert
-    import hilserl.sim.scene as scene
+    from hilserl.robot import codec, kinematics, least_squares, state, units
+    from hilserl.sim import env, expert, privileged, render, scene
 
     return {
-        "code": source_hash(env, expert, scene, writer),
+        "code": source_hash(env, expert, privileged, render, scene, codec, kinematics, least_squares, state, units, writer),
         "record": _recording(config).model_dump(mode="json"),
         "task": config.task.model_dump(mode="json"),
         "robot": config.robot.model_dump(mode="json", exclude={"id", "host"}),
@@ -53,10 +54,38 @@ def get_or_record(config: TrainConfig) -> Path:
     folder = demonstration_folder(config)
     if config.dataset.record is None:
         return folder
-    with file_lock(folder.with_suffix(".lock")):
-        if not folder.exists():
+    with file_lock(folder.with_name(f"{folder.name}.lock")):
+        if problems := verify_recording(folder):
+            if folder.exists():
+                logger.warning("The demonstrations in %s are recorded again: %s", folder, "; ".join(problems))
+                shutil.rmtree(folder)
             record_demonstrations(config, folder)
+            write_json(_seal(folder), {"content_hash": _content(folder)})
     return folder
+
+
+def verify_recording(folder: Path) -> list[str]:
+    """Say why a recording of ours cannot be used; empty when its files are those that were recorded."""
+    if not folder.exists():
+        return [f"{folder.name} does not exist yet"]
+    try:
+        recorded = json.loads(_seal(folder).read_text())["content_hash"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [f"{_seal(folder).name} cannot be read ({error!r})"]
+    try:
+        return [] if _content(folder) == recorded else ["a file was changed, added or removed after the recording"]
+    except DatasetError as error:
+        return [str(error)]
+
+
+def _seal(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.json")
+
+
+def _content(folder: Path) -> str:
+    from hilserl.data.dataset import Dataset
+
+    return Dataset.open(folder).content_hash()
 
 
 def record_demonstrations(config: TrainConfig, folder: Path) -> None:

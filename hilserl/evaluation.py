@@ -15,12 +15,14 @@ import numpy as np
 import torch
 
 from hilserl.config.models import TrainConfig
-from hilserl.errors import CheckpointError
+from hilserl.errors import CheckpointError, ConfigError
 from hilserl.policy import Policy
 from hilserl.progress import Progress, publish
 from hilserl.schema import IMAGE_PREFIX, policy_schema
 
 STAGE = "evaluate-policy"
+IN_TRAINING_SEED = 500_000  # first start of the evaluations during training; the final evaluation must use others
+_TRAINING_SEEDS = range(1 << 31, 1 << 32)  # see `hilserl.actor.loop`
 
 
 def wilson_interval(successes: int, trials: int, *, z: float = 1.959964) -> tuple[float, float]:
@@ -91,14 +93,16 @@ def evaluate_policy(
         config: The run's configuration; its schema must be the policy's.
         policy_folder: A folder written by `Policy.save`.
         video: File for a video of the first `config.evaluation.video_episodes` episodes.
-        should_stop: Asked every episode; True ends early with what was played.
+        should_stop: Asked after every episode; True ends early with what was played.
 
     Raises:
+        ConfigError: The episodes' starts were used in training.
         CheckpointError: The policy is unreadable, or sees or does something else than the environment offers.
     """
     from hilserl.sim.env import So101Env
 
     torch.set_num_threads(1)
+    _require_new_starts(config)
     policy = Policy.load(policy_folder)
     if differences := policy.preprocessor.schema.differences(policy_schema(config)):
         raise CheckpointError(f"{policy_folder}: the policy does not fit this configuration: " + "; ".join(differences))
@@ -110,8 +114,6 @@ def evaluate_policy(
     film = _Film(video, config.robot.control_hz) if video and settings.video_episodes else None
     try:
         for index in range(settings.episodes):
-            if should_stop():
-                break
             filmed = film if index < settings.video_episodes else None
             steps, success = _play(environment, policy, settings.seed + index, filmed)
             lengths.append(steps)
@@ -126,6 +128,8 @@ def evaluate_policy(
                     values={"success": 1 - len(failed) / len(lengths)},
                 )
             )
+            if should_stop():
+                break
     finally:
         environment.close()
         if film:
@@ -146,6 +150,24 @@ def evaluate_policy(
         seconds=time.monotonic() - started,
         video=video if film else None,
     )
+
+
+def _require_new_starts(config: TrainConfig) -> None:
+    """Refuse starts that chose the policy or taught it: success on them says nothing about others."""
+    settings, record = config.evaluation, config.dataset.record
+    starts = range(settings.seed, settings.seed + settings.episodes)
+    used = {
+        "the evaluations during training": range(IN_TRAINING_SEED, IN_TRAINING_SEED + config.actor.evaluate_episodes),
+        "training": _TRAINING_SEEDS,
+    }
+    if record is not None:
+        used["the demonstrations"] = range(record.seed, record.seed + 2 * record.episodes + 5)  # as many attempts as are allowed
+    for what, seeds in used.items():
+        if starts.start < seeds.stop and seeds.start < starts.stop:
+            raise ConfigError(
+                f"`evaluation.seed` {settings.seed} with {settings.episodes} episodes uses starts of {what} "
+                f"({seeds.start} to {seeds.stop - 1}): the success rate would be too good. The default is 1000000."
+            )
 
 
 def _play(environment: Any, policy: Policy, seed: int, film: _Film | None) -> tuple[int, bool]:

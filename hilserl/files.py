@@ -111,17 +111,31 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         else:
             temporary.rename(path)
         fsync_directory(path.parent)
-    except OSError as error:
-        raise disk_error(error, path.parent) from error
+    except Exception as error:  # safetensors, PyAV and others report a full disk as errors of their own
+        if isinstance(error, OSError) or is_disk_full(error):
+            raise disk_error(error, path.parent) from error
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def disk_error(error: OSError, folder: Path) -> Exception:
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether `error`, or what it was raised from, says that the disk is full, in whatever library's words."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(words in str(seen) for words in ("No space left on device", "disk is full", "Disk quota exceeded")):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def disk_error(error: Exception, folder: Path) -> Exception:
     """Turn "no space left" into an error that names the folder and the remedy; keep others."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error) and not isinstance(error, CacheError):
         return CacheError(
-            f"{folder}: the disk is full ({error.strerror}). Nothing was overwritten. Free space "
+            f"{folder}: the disk is full. Nothing was overwritten. Free space "
             "there, or set HILSERL_HOME to a folder on another disk, and run the same command again."
         )
     return error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 
 from hilserl.config.models import TrainConfig
@@ -23,10 +25,10 @@ class RobotJointConverter:
     @property
     def version(self) -> str:
         """Identify code and settings, for the buffer's cache key."""
-        from hilserl.robot import codec, kinematics, state, units
+        from hilserl.robot import codec, kinematics, least_squares, model, state, units
 
         robot = self._config.robot.model_dump(mode="json", exclude={"id", "host", "cameras"})
-        return content_hash([source_hash(codec, kinematics, state, units), robot])
+        return content_hash([source_hash(codec, kinematics, least_squares, model, state, units, sys.modules[__name__]), robot])
 
     def state(self, joint_pos: np.ndarray) -> np.ndarray:
         """Compute the state of one episode, (T, S), from joints (T, 6); velocities by finite difference within it."""

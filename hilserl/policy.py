@@ -13,21 +13,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hilserl.config.models import TrainConfig
 from hilserl.data.preprocess import Preprocessor
-from hilserl.errors import CheckpointError
-from hilserl.files import atomic_directory, write_json
+from hilserl.errors import CheckpointError, ConfigError
+from hilserl.files import atomic_directory, file_hash, write_json
 from hilserl.sac.agent import Vision, architecture_hash, policy_tensors
 from hilserl.sac.networks import InputSpec, SquashedGaussianActor, StateScaling
 from hilserl.sac.vision import SmallCnn
 from hilserl.schema import STATE_KEY, policy_schema
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class PolicyArchitecture(BaseModel):
@@ -148,12 +148,18 @@ class Policy:
             CheckpointError: It is missing, damaged or of another format version.
         """
         manifest = read_policy_manifest(folder)
-        policy = cls(PolicyArchitecture.model_validate(manifest["architecture"]), Preprocessor.from_dict(manifest["preprocessor"]))
+        file = folder / "policy.safetensors"
         try:
-            tensors = load_file(folder / "policy.safetensors")
+            policy = cls(PolicyArchitecture.model_validate(manifest["architecture"]), Preprocessor.from_dict(manifest["preprocessor"]))
+            if file_hash(file) != manifest["sha256"]:
+                raise CheckpointError(f"{file}: the content does not match its checksum: it was damaged or replaced. Use another policy.")
+            tensors = load_file(file)
+            version = int(manifest["facts"].get("weights_version", 0))
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{folder / 'policy.safetensors'}: cannot be read ({error}). Evaluate another checkpoint.") from None
-        policy.load_tensors(tensors, version=int(manifest["facts"].get("weights_version", 0)))
+            raise CheckpointError(f"{file}: cannot be read ({error}). Use another policy.") from None
+        except (KeyError, TypeError, ValidationError, ConfigError) as error:
+            raise CheckpointError(f"{folder / 'policy.json'}: damaged ({error!r}). Use another policy.") from None
+        policy.load_tensors(tensors, version)
         return policy
 
     def _modules(self) -> dict[str, nn.Module]:
@@ -172,6 +178,7 @@ def save_policy(
                 "format_version": FORMAT_VERSION,
                 "architecture": architecture.model_dump(),
                 "architecture_hash": architecture_hash(tensors),
+                "sha256": file_hash(temporary / "policy.safetensors"),
                 "schema": preprocessor.schema.to_dict(),
                 "preprocessor": preprocessor.to_dict(),
                 "facts": dict(facts),
@@ -190,6 +197,7 @@ def read_policy_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file}: cannot be read ({error}). A policy folder holds policy.json and policy.safetensors.") from None
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(f"{file}: format version {manifest.get('format_version')}, this program reads {FORMAT_VERSION}.")
+    found = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if found != FORMAT_VERSION:
+        raise CheckpointError(f"{file}: format version {found}, this program reads {FORMAT_VERSION}. Train it again with this version.")
     return manifest

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 
 from hilserl.config.models import TrainConfig
 from hilserl.data.preprocess import Preprocessor
-from hilserl.errors import CacheError
+from hilserl.errors import CacheError, TrainingError
 from hilserl.files import atomic_directory, content_hash, file_hash, file_lock, home, source_hash, write_json
 from hilserl.progress import Progress, publish
 from hilserl.sac.vision import SmallCnn
@@ -40,13 +41,13 @@ _VISIBLE = "cube_visible"
 
 def encoder_inputs(config: TrainConfig) -> dict[str, Any]:
     """Return everything that decides the result, by name."""
-    import hilserl.sim.labelled_images as labelled_images
-    import hilserl.sim.scene as scene
+    from hilserl.data import preprocess
     from hilserl.sac import vision
+    from hilserl.sim import env, expert, labelled_images, render, scene
 
     return {
         "format_version": FORMAT_VERSION,
-        "code": source_hash(labelled_images, scene, vision),
+        "code": source_hash(env, expert, labelled_images, render, scene, vision, preprocess, sys.modules[__name__]),
         "encoder": config.encoder.model_dump(mode="json"),
         "task": config.task.model_dump(mode="json"),
         "robot": config.robot.model_dump(mode="json", exclude={"id", "host"}),
@@ -77,7 +78,7 @@ def verify_encoders(folder: Path) -> list[str]:
 def get_or_pretrain(config: TrainConfig) -> Path:
     """Return the folder of this configuration's pretrained encoders, training them if needed."""
     folder = encoder_folder(config)
-    with file_lock(folder.with_suffix(".lock")):
+    with file_lock(folder.with_name(f"{folder.name}.lock")):
         problems = verify_encoders(folder)
         if not problems:
             return folder
@@ -187,7 +188,14 @@ def _fit(
     with torch.inference_mode():
         predicted = torch.cat([network.keypoints_and_labels(chunk)[1] for chunk in images[test].split(_BATCH)])
     distance = (predicted[:, :3] - labels[test][:, :3]).norm(dim=1)[mask[test][:, 0] > 0] * _POSITION_SCALE_M * 1000
-    return network, {"median": float(distance.median()), "p90": float(distance.quantile(0.9))}
+    if not len(distance):
+        raise TrainingError(
+            f"camera `{camera}` sees the cube in none of {held_out} held-out pictures. Raise `encoder.samples`, or turn it."
+        )
+    errors = {"median": float(distance.median()), "p90": float(distance.quantile(0.9))}
+    if not np.isfinite(list(errors.values())).all():
+        raise TrainingError(f"pretraining the encoder of camera `{camera}` diverged: its error is {errors} mm. Change `encoder.seed`.")
+    return network, errors
 
 
 def _jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

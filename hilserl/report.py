@@ -43,7 +43,8 @@ def draw_learning_curve(
         rate, low, high = final
         success.axhline(rate, color="tab:green", linestyle="--", label=f"final evaluation {rate:.0%} [{low:.0%}, {high:.0%}]")
     success.set(ylim=(-0.03, 1.03), ylabel="rate", xlabel="environment steps")
-    success.legend(loc="lower right")
+    if success.get_legend_handles_labels()[0]:
+        success.legend(loc="lower right")
     _line(axes["q"], history, "q/mean", "Q mean", "tab:purple")
     _line(axes["q"], history, "loss/critic", "critic loss", "tab:red")
     axes["q"].set(xlabel="environment steps")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class RunFolder:
                     return run, True
         stamp = dt.datetime.now().strftime("%Y%m%d-%H%M%S")
         number = 0
-        while (path := parent / (f"{stamp}-{number}" if number else stamp)).exists():
+        while not _make_folder(path := parent / (f"{stamp}-{number}" if number else stamp)):
             number += 1
         run = cls(path)
         resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
@@ -61,8 +61,17 @@ class RunFolder:
 
     @property
     def run_id(self) -> str:
-        """Name of the run, shared by actor, learner and MLflow."""
-        return str(self.facts()["run_id"])
+        """Name of the run, shared by actor, learner and MLflow.
+
+        Raises:
+            CheckpointError: The folder is not a run, or its `run.json` is damaged.
+        """
+        run_id = self.facts().get("run_id")
+        if run_id is None:
+            raise CheckpointError(
+                f"{self.path / 'run.json'}: missing or damaged, so the run cannot be continued. Start anew with `--fresh`."
+            )
+        return str(run_id)
 
     @property
     def checkpoints(self) -> Path:
@@ -90,12 +99,12 @@ class RunFolder:
         return self.path / "policy" / "last"
 
     def facts(self) -> dict[str, Any]:
-        """Read `run.json`; empty for a folder that is no run."""
+        """Read `run.json`; empty for a folder that is no run, or whose file is damaged."""
         try:
-            facts: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+            facts = json.loads((self.path / "run.json").read_text())
         except (OSError, ValueError):
             return {}
-        return facts
+        return facts if isinstance(facts, dict) else {}
 
     def update(self, **facts: Any) -> None:
         """Change facts in `run.json`, atomically; safe from several threads and processes."""
@@ -117,11 +126,21 @@ class RunFolder:
         Raises:
             CheckpointError: Another learner holds it.
         """
-        try:
-            with file_lock(self.path / "run.lock", timeout_s=2):
-                yield
-        except TimeoutError:
-            raise CheckpointError(f"{self.path}: another learner is training this run. Wait for it, or start with `--fresh`.") from None
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(file_lock(self.path / "run.lock", timeout_s=2))
+            except TimeoutError:
+                raise CheckpointError(f"{self.path}: another learner is training this run. Wait for it, or start with `--fresh`.") from None
+            yield
+
+
+def _make_folder(path: Path) -> bool:
+    """Make a new folder; False where it exists, also when another process was faster."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def token_file(run_id: str) -> Path:

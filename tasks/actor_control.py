@@ -17,6 +17,8 @@ from uuid import UUID
 
 from prefect import runtime
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType, FlowRunFilterTags
+from prefect.client.schemas.objects import StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
@@ -96,17 +98,20 @@ class _LocalActor:
 class _DeployedActor:
     def __init__(self, config: TrainConfig, run: RunFolder) -> None:
         self._config, self._run = config, run
+        self._tag = f"run:{run.run_id}"
+        self._asked = False
         self._id: UUID | None = None
 
     def start(self, address: str) -> None:
         name = f"actor/{self._config.robot.host}"
+        self._asked = True
         try:
             flow_run = run_deployment(
                 name,
                 parameters=_parameters(self._config, self._run, address),
                 timeout=0,
                 as_subflow=True,
-                tags=[f"run:{self._run.run_id}", f"robot:{self._config.robot.id}"],
+                tags=[self._tag, f"robot:{self._config.robot.id}"],
                 # A retried flow run starts one actor per attempt, a repeated call none.
                 idempotency_key=f"actor-{runtime.flow_run.id}-{runtime.flow_run.run_count}",
             )
@@ -124,6 +129,8 @@ class _DeployedActor:
 
     def stop(self) -> None:
         if self._id is None:
+            if self._asked:
+                self._cancel_unannounced()
             return
         deadline = time.monotonic() + (_OWN_END_S if sys.exc_info()[0] is None else 0.0)
         if self._ended(deadline):
@@ -132,6 +139,18 @@ class _DeployedActor:
             client.set_flow_run_state(self._id, Cancelling(message="the training ended"))
         if not self._ended(time.monotonic() + _CANCEL_S):
             logger.error("The actor's flow run %s did not end within %g s after its cancellation; look at the robot", self._id, _CANCEL_S)
+
+    def _cancel_unannounced(self) -> None:
+        """Cancel the actor of a `start` that was interrupted after its request had left and before the answer was here."""
+        with get_client(sync_client=True) as client:
+            flow_runs = client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(
+                    tags=FlowRunFilterTags(all_=[self._tag]),
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING])),
+                )
+            )
+            for flow_run in flow_runs:
+                client.set_flow_run_state(flow_run.id, Cancelling(message="the training ended"))
 
     def _ended(self, deadline: float) -> bool:
         while True:

@@ -37,7 +37,7 @@ def build_offline_buffer_task(config: TrainConfig, dataset: Path, *, key: str) -
             f"| clipped actions | {manifest.clipped_steps} |\n"
             f"| conversion residual | {residual} |\n"
             f"| size | {manifest.size_bytes / 1e6:.1f} MB |\n"
-            f"| built in | {manifest.seconds:.2f} s, {manifest.frames_per_s:.0f} frames/s |\n"
+            f"| built in | {manifest.seconds:.2f} s{f', {manifest.frames_per_s:.0f} images/s' if manifest.frames_per_s else ''} |\n"
             f"| folder | `{manifest.folder}` |\n"
             f"| {'found' if hit else 'built because'} | {reason} |\n"
         ),

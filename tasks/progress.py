@@ -21,6 +21,7 @@ _PERIOD_S = 2.0
 def progress_artifact(key: str) -> Iterator[None]:
     """Keep the artifact `key` up to date from a thread while the block runs; an unreachable server only costs the display."""
     latest: list[Progress] = []
+    succeeded = False
     stop = threading.Event()
 
     def post() -> None:
@@ -29,9 +30,9 @@ def progress_artifact(key: str) -> Iterator[None]:
         while True:
             last_round = stop.wait(_PERIOD_S)
             current = latest[-1] if latest else None
-            if current is not None and current is not shown:
+            if current is not None and (current is not shown or succeeded):
                 shown = current
-                percent = 100.0 * current.done / current.total if current.total else 0.0
+                percent = 100.0 if succeeded else 100.0 * current.done / current.total if current.total else 0.0
                 text = _describe(current)
                 try:
                     if artifact is None:
@@ -51,6 +52,7 @@ def progress_artifact(key: str) -> Iterator[None]:
         thread.start()
         try:
             yield
+            succeeded = True
         finally:
             stop.set()
             thread.join(timeout=5)

@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import task
 
 from hilserl.config import TrainConfig
-from hilserl.demonstrations import STAGE, demonstration_folder, demonstration_inputs, get_or_record
+from hilserl.demonstrations import STAGE, demonstration_folder, demonstration_inputs, get_or_record, verify_recording
 from hilserl.files import content_hash
 from tasks.caching import BY_KEY, run_verified
 
@@ -23,5 +23,5 @@ def record_demonstrations(config: TrainConfig) -> Path:
     folder = demonstration_folder(config)
     if config.dataset.record is None:
         return folder
-    problems = [] if folder.exists() else [f"{folder.name} does not exist yet"]
-    return Path(run_verified(record_demonstrations_task, content_hash(demonstration_inputs(config)), problems, config))
+    key = content_hash(demonstration_inputs(config))
+    return Path(run_verified(record_demonstrations_task, key, verify_recording(folder), config))

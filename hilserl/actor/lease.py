@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from hilserl.errors import RobotError
 from hilserl.files import file_lock, home
@@ -18,13 +18,15 @@ def robot_lease(robot_id: str) -> Iterator[None]:
         RobotError: Another process on this host holds it.
     """
     lock = home() / "robots" / f"{robot_id}.lock"
-    try:
-        with file_lock(lock, timeout_s=0):
-            holder = lock.with_suffix(".pid")
-            holder.write_text(str(os.getpid()))
-            yield
-    except TimeoutError:
-        pid = lock.with_suffix(".pid").read_text().strip() if lock.with_suffix(".pid").exists() else "unknown"
-        raise RobotError(
-            f"robot `{robot_id}` is already driven by process {pid} on this host. Stop that run first, or give this one another `robot.id`."
-        ) from None
+    holder = home() / "robots" / f"{robot_id}.pid"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(file_lock(lock, timeout_s=0))
+        except TimeoutError:
+            pid = holder.read_text().strip() if holder.exists() else "unknown"
+            raise RobotError(
+                f"robot `{robot_id}` is already driven by process {pid} on this host. "
+                "Stop that run first, or give this one another `robot.id`."
+            ) from None
+        holder.write_text(str(os.getpid()))
+        yield

@@ -13,15 +13,15 @@ import torch
 
 from hilserl.config.models import TrainConfig
 from hilserl.errors import TransportError
+from hilserl.evaluation import IN_TRAINING_SEED
 from hilserl.link.client import LinkClient
 from hilserl.link.messages import EpisodeReport, Step
 from hilserl.policy import Policy
 
 logger = logging.getLogger(__name__)
 
-EVALUATION_SEED = 500_000  # starts of the evaluations during training; the final evaluation uses others
 _THROTTLE_POLL_S = 0.002
-_STATUS_SILENCE_S = 60.0
+_LEARNER_SILENCE_S = 60.0
 
 
 class Environment(Protocol):
@@ -84,6 +84,7 @@ class Actor:
         self._should_stop = should_stop
         self._generator = torch.Generator().manual_seed(config.seed)
         self._first_step = client.status.environment_steps
+        self._connected_at = time.monotonic()
         self._steps = 0
         self._episodes = 0
         self._interventions = 0
@@ -153,9 +154,9 @@ class Actor:
         at = self.environment_steps
         for index in range(self.config.actor.evaluate_episodes):
             started, total, step, ended, success = time.monotonic(), 0.0, 0, False, False
-            observation, _ = self.environment.reset(seed=EVALUATION_SEED + index)
+            observation, _ = self.environment.reset(seed=IN_TRAINING_SEED + index)
             while not ended:
-                if self._should_stop() or self.client.status.phase in ("finished", "failed"):
+                if self._stop_reason():
                     return
                 if self._pace:
                     self._pace.wait()
@@ -203,7 +204,19 @@ class Actor:
             return f"the learner finished: {status.message}"
         if status.phase == "failed":
             raise TransportError(f"the learner failed: {status.message}")
+        self._require_learner()
         return None
+
+    def _require_learner(self) -> None:
+        """Give a learner that is away time to come back, but do not act for nobody."""
+        now = time.monotonic()
+        if self.client.is_connected:
+            self._connected_at = now
+        elif now - self._connected_at > _LEARNER_SILENCE_S:
+            raise TransportError(
+                f"the learner was away for {_LEARNER_SILENCE_S:.0f} s, so the actor stopped. What it did is in its journal. "
+                "Start the run again to continue from the last checkpoint."
+            )
 
     def _after(self, steps: int) -> int | None:
         every = self.config.actor.evaluate_every_steps

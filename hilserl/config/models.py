@@ -151,7 +151,11 @@ class EncoderConfig(Model):
         "sim_pretrained",
         description="`sim_pretrained`: small CNN pretrained in simulation; `cnn`: the same network from scratch, trained with the critic",
     )
-    freeze: bool = Field(True, description="Frozen: features are computed once a step and stored with the transition")
+    freeze: bool = Field(
+        True,
+        description="Frozen: features are computed once a step and stored with the transition, so images are never shifted at random; "
+        "trained with the critic: every batch is",
+    )
     samples: Annotated[int, Field(ge=100, le=1_000_000, description="Rendered images for pretraining")] = 4000
     epochs: Annotated[int, Field(ge=1, le=1000)] = 24
     seed: int = 7

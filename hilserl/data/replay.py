@@ -61,6 +61,7 @@ class ReplayBuffer:
         # Rows that hold a transition, dense for O(1) uniform sampling, and each row's place in it.
         self._valid = np.zeros(capacity, np.int64)
         self._place = np.full(capacity, NO_ROW, np.int64)
+        self._serial = np.zeros(capacity, np.int64)
         self._count = 0
         self._cursor = 0
         self._pinned = 0
@@ -92,6 +93,7 @@ class ReplayBuffer:
         """Store one observation, overwriting the oldest unpinned one when full; return its row."""
         row = self._cursor
         self._added += 1
+        self._serial[row] = self._added
         self._drop_transitions_of(row)
         for name, array in self._observation.items():
             array[row] = observation[name]
@@ -125,6 +127,10 @@ class ReplayBuffer:
             self._reward[rows],
             self._terminated[rows],
         )
+
+    def serial(self, row: int) -> int:
+        """Number the observation in `row`, from 1 in the order of arrival: a changed one says that it was overwritten."""
+        return int(self._serial[row])
 
     def observation(self, row: int) -> dict[str, np.ndarray]:
         """Return the observation stored in `row`."""

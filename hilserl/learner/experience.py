@@ -12,6 +12,7 @@ from hilserl.config.models import TrainConfig
 from hilserl.data.offline_buffer import OfflineBuffer
 from hilserl.data.replay import NO_ROW, ArraySpec, Batch, ReplayBuffer, concatenate
 from hilserl.errors import TrainingError
+from hilserl.learner.statistics import ReturnBound
 from hilserl.link.messages import Step
 from hilserl.policy import PolicyArchitecture
 from hilserl.sac.agent import TensorBatch, Vision
@@ -26,7 +27,9 @@ class _Open:
 
     step: Step
     row: int
+    serial: int
     offline_row: int  # row of the same observation in the offline buffer, or NO_ROW
+    offline_serial: int
 
 
 class Experience:
@@ -51,6 +54,7 @@ class Experience:
         self.generator = np.random.default_rng(seed)
         self._online_share = policy.online_ratio
         self._open: dict[str, _Open] = {}
+        self.return_bound = ReturnBound(policy.discount)
         self.dropped_steps = 0
 
     def add_demonstrations(self, buffer: OfflineBuffer) -> None:
@@ -70,6 +74,7 @@ class Experience:
                 reward=float(buffer.reward[source]),
                 terminated=bool(buffer.terminated[source]),
             )
+            self.return_bound.add(float(buffer.reward[source]), terminated=bool(buffer.terminated[source]))
         if not len(self.offline):
             raise TrainingError("the offline buffer holds no transition: every episode has a single frame and no reward.")
         self.offline.pin()
@@ -85,7 +90,7 @@ class Experience:
                 offline_row = self._link(before, row, observation)
             else:
                 self.dropped_steps += 1  # the actor died in mid-episode: its last step has no next observation
-        opened = _Open(step, row, offline_row)
+        opened = _Open(step, row, self.online.serial(row), offline_row, self.offline.serial(offline_row))
         if step.final_observation is None:
             self._open[actor_id] = opened
         else:
@@ -99,13 +104,17 @@ class Experience:
             Row of the next observation in the offline buffer, so that a bout stores it once.
         """
         step = before.step
+        self.return_bound.add(step.reward, terminated=step.terminated)
+        if self.online.serial(before.row) != before.serial:  # other actors filled the ring while this one was away
+            self.dropped_steps += 1
+            return NO_ROW
         self.online.add_transition(before.row, next_row, action=step.action, reward=step.reward, terminated=step.terminated)
         if not step.is_intervention:
             return NO_ROW
-        offline_row = before.offline_row
-        if offline_row == NO_ROW:
-            offline_row = self.offline.add_observation(self.online.observation(before.row))
         offline_next = self.offline.add_observation(next_observation)
+        offline_row = before.offline_row
+        if offline_row == NO_ROW or self.offline.serial(offline_row) != before.offline_serial:  # a bout begins, or its row was overwritten
+            offline_row = self.offline.add_observation(self.online.observation(before.row))
         self.offline.add_transition(offline_row, offline_next, action=step.action, reward=step.reward, terminated=step.terminated)
         return offline_next
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from hilserl.config.models import TrainConfig
@@ -30,6 +31,7 @@ _IDLE_WAIT_S = 0.02
 _REPORT_PERIOD_S = 0.5
 _METRIC_PERIOD_S = 1.0
 _VERSIONS_KEPT = 64  # weights kept until the evaluation made with them is in
+_LEAVE_S = 5.0  # a finished learner takes in what the actors still send for at most this long
 
 
 class MetricLog(Protocol):
@@ -89,33 +91,38 @@ class Learner:
     def __init__(self, parts: LearnerParts) -> None:
         self.parts = parts
         self.config = parts.config
-        self.weights_version = 0
         self.best: EvaluationPoint | None = None
         self._published: deque[tuple[int, dict[str, Tensor]]] = deque(maxlen=_VERSIONS_KEPT)
         self._last_metrics: dict[str, Tensor] = {}
         self._history: list[dict[str, float]] = []
         self._first_update_at: float | None = None
         self._saved_at = 0
-        self._steps_at_start = 0
+        self._idle_since: float | None = None  # when a finished learner had paid its debt
+        self._gave_q_alarm = False
         self._rates = _Rates()
 
+    def announce(self) -> None:
+        """Publish weights and status; before the server starts, so that the first actor is told the truth."""
+        self._publish_weights()
+        self._set_status("training")
+
     def run(self) -> LearnerResult:
-        """Train until done.
+        """Train until done; `announce` comes first.
 
         Raises:
-            TrainingError: A loss is not finite.
+            TrainingError: A loss or a weight is not finite.
             TransportError: No actor was heard for `learner.actor_timeout_s`.
         """
         started = time.monotonic()
-        self._steps_at_start = self.parts.governor.environment_steps
-        self._publish_weights()
         timers = {"weights": _Every(self.config.learner.policy_parameters_push_frequency), "report": _Every(_REPORT_PERIOD_S)}
         timers |= {"metrics": _Every(_METRIC_PERIOD_S), "supervise": _Every(1.0)}
         while True:
+            # Asked before taking in: what an actor sent before it left is then in, and its updates are owed.
+            is_alone = not self.parts.server.live_actors()
             self._take_in(wait=self.parts.governor.owed <= 0)
             if self.parts.governor.owed > 0:
                 self._update()
-            elif reason := self.finished():
+            elif (reason := self.finished()) and (is_alone or self._has_waited_for_actors()):
                 break
             if timers["weights"].due() and self._published[-1][0] != self.weights_version_now():
                 self._publish_weights()
@@ -135,18 +142,24 @@ class Learner:
         return self.parts.governor.updates + 1
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint.
+
+        Raises:
+            TrainingError: The learning state is not finite; the checkpoint before stays the newest.
+            CacheError: The disk is full.
+        """
         governor = self.parts.governor
+        tensors = self.parts.agent.state_dict()
+        self._require_finite(tensors)
         state = {
             "environment_steps": governor.environment_steps,
             "updates": governor.updates,
             "sampler": self.parts.experience.generator.bit_generator.state,
             "training_episodes": self.parts.statistics.training_episodes,
             "evaluations": [vars(point) for point in self.parts.statistics.evaluations],
-            "best": vars(self.best) if self.best else None,
             "history": self._history,
         }
-        self.parts.checkpoints.save(Checkpoint(self.parts.agent.state_dict(), state), governor.environment_steps)
+        self.parts.checkpoints.save(Checkpoint(tensors, state), governor.environment_steps)
         self._saved_at = governor.environment_steps
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -155,17 +168,16 @@ class Learner:
         self.parts.experience.generator.bit_generator.state = dict(checkpoint.state["sampler"])
         self.parts.governor.updates = int(checkpoint.state["updates"])
         self.parts.statistics.evaluations[:] = [EvaluationPoint(**point) for point in checkpoint.state["evaluations"]]
-        best = checkpoint.state["best"]
-        self.best = EvaluationPoint(**best) if best else None
         self._history[:] = checkpoint.state["history"]
         self._saved_at = int(checkpoint.state["environment_steps"])
 
     def replay(self, records: Iterable[ReceivedRecord]) -> None:
-        """Take in what an earlier process of this run had acknowledged."""
+        """Take in what an earlier process of this run had acknowledged, evaluations behind the checkpoint included."""
+        known = {point.environment_steps for point in self.parts.statistics.evaluations}
         for received in records:
             if isinstance(received.record, Step):
                 self._add_step(received.actor_id, received.record)
-            elif not received.record.evaluation:
+            elif not (received.record.evaluation and received.record.environment_steps in known):
                 self.parts.statistics.add(received.record)
 
     def _take_in(self, *, wait: bool) -> None:
@@ -211,17 +223,39 @@ class Learner:
             return f"all {self.config.policy.online_steps} environment steps are done"
         return None
 
+    def fail(self, message: str) -> None:
+        """Tell the actors that the training failed: they stop, instead of acting on for nobody."""
+        self._set_status("failed", message)
+
     def _publish_weights(self) -> None:
         tensors = {name: t.detach().cpu().clone() for name, t in self.parts.agent.policy_tensors().items()} | dict(
             self.parts.frozen_tensors
         )
+        self._require_finite(tensors)
         version = self.weights_version_now()
         self._published.append((version, tensors))
         self.parts.server.publish_weights(Weights.create(version, {name: tensor.numpy() for name, tensor in tensors.items()}))
 
-    def _set_status(self, phase: Phase) -> None:
+    def _require_finite(self, tensors: Mapping[str, Tensor]) -> None:
+        broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())]
+        if broken:
+            raise self._not_finite(broken[0])
+
+    def _not_finite(self, name: str) -> TrainingError:
+        return TrainingError(
+            f"`{name}` is not finite after {self.parts.governor.updates} updates. The last checkpoint is from "
+            f"{self._saved_at} steps. Lower `policy.critic_lr`, or look for outliers with `hilserl validate`."
+        )
+
+    def _has_waited_for_actors(self) -> bool:
+        """Whether the actors, told to stop, had time enough to do so."""
+        if self._idle_since is None:
+            self._idle_since = time.monotonic()
+        return time.monotonic() - self._idle_since > _LEAVE_S
+
+    def _set_status(self, phase: Phase, message: str = "") -> None:
         governor = self.parts.governor
-        reason = self.finished()
+        reason = self.finished() if phase != "failed" else None
         if reason:
             phase = "finished"  # the actor stops; what it still owes this learner is paid before the loop ends
         elif phase == "training" and governor.environment_steps < governor.steps_before_learning:
@@ -234,11 +268,13 @@ class Learner:
                 environment_steps=governor.environment_steps,
                 updates=governor.updates,
                 weights_version=self._published[-1][0] if self._published else 0,
-                message=reason or "",
+                message=reason or message,
             )
         )
 
     def _require_actor(self, started: float) -> None:
+        if self.finished():
+            return  # only debts are paid, for which no actor is needed
         heard = self.parts.server.last_heard_s()
         silent = min(heard.values()) if heard else time.monotonic() - started
         if silent > self.config.learner.actor_timeout_s:
@@ -268,20 +304,34 @@ class Learner:
         values = {name: float(value) for name, value in self._last_metrics.items()}
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
-            raise TrainingError(
-                f"`{broken[0]}` is not finite after {self.parts.governor.updates} updates. The last checkpoint is from "
-                f"{self._saved_at} steps. Lower `policy.critic_lr`, or look for outliers with `hilserl validate`."
-            )
+            raise self._not_finite(broken[0])
         governor = self.parts.governor
+        values |= self._q_alarm(values)
         values |= self.parts.statistics.metrics() | {f"throughput/{name}": value for name, value in self._rates.values.items()}
         values |= {
             "utd/owed": float(max(0, governor.owed)),
             "utd/effective": governor.updates / max(1, governor.environment_steps - governor.steps_before_learning),
             "buffer/online": float(len(self.parts.experience.online)),
             "buffer/offline": float(len(self.parts.experience.offline)),
+            "buffer/dropped_steps": float(self.parts.experience.dropped_steps),
         }
         self.parts.metrics.log_metrics(values, governor.environment_steps)
         self._history.append({"step": float(governor.environment_steps), **values})
+
+    def _q_alarm(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Compare the mean Q-value with the largest possible return; warns once."""
+        bound = self.parts.experience.return_bound.value
+        if bound is None or "q/mean" not in values or self.config.policy.use_backup_entropy:  # entropy is no reward, and has no bound
+            return {}
+        above = values["q/mean"] > bound
+        if above and not self._gave_q_alarm:
+            self._gave_q_alarm = True
+            logger.warning(
+                "The mean Q-value is %.3g, above the largest possible return of %.3g: the critic overestimates, and the policy will follow "
+                "it. Raise `policy.num_critics` (with `policy.num_subsample_critics: 2`), or lower `policy.utd_ratio`.",
+                values["q/mean"], bound,
+            )  # fmt: skip
+        return {"alarm/q_above_bound": float(above)}
 
     def _finish(self, reason: str, seconds: float) -> LearnerResult:
         governor = self.parts.governor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -12,19 +13,21 @@ from torch import Tensor
 from hilserl.config.models import TrainConfig
 from hilserl.data.offline_buffer import OfflineBuffer
 from hilserl.data.preprocess import Preprocessor
+from hilserl.errors import CheckpointError, TrainingError
 from hilserl.learner.checkpoint import CheckpointFolder
 from hilserl.learner.experience import Experience
 from hilserl.learner.governor import UtdGovernor
 from hilserl.learner.loop import Learner, LearnerParts, LearnerResult, MetricLog
-from hilserl.learner.statistics import EpisodeStatistics
+from hilserl.learner.statistics import EpisodeStatistics, EvaluationPoint
 from hilserl.link.auth import read_token
 from hilserl.link.messages import Handshake
 from hilserl.link.server import LinkServer
-from hilserl.policy import Policy, PolicyArchitecture, save_policy
+from hilserl.policy import Policy, PolicyArchitecture, read_policy_manifest, save_policy
 from hilserl.pretraining import load_encoders
 from hilserl.runs import RunFolder
 from hilserl.sac.agent import SacAgent, Vision
 from hilserl.sac.networks import StateScaling
+from hilserl.sac.vision import SmallCnn
 from hilserl.schema import policy_schema
 
 logger = logging.getLogger(__name__)
@@ -46,7 +49,7 @@ def run_learner(
         config: The run's configuration.
         run: Its folder.
         offline_buffer: Folder of the offline buffer.
-        encoders: Folder of the pretrained encoders; None for a state-only policy or one trained from scratch.
+        encoders: Folder of the pretrained encoders; None for a state-only policy or an encoder trained from scratch.
         metrics: Where metrics go.
         on_listening: Called with `host:port` when the actor may connect; not called when there is nothing left to do.
         supervise: Called about once a second; raises to end the training (a dead actor, say).
@@ -63,13 +66,15 @@ def run_learner(
             learner = build_learner(
                 config, run, server, offline_buffer=offline_buffer, encoders=encoders, metrics=metrics, supervise=supervise
             )
+            learner.announce()
             address = server.start()
-            if not learner.finished():
-                on_listening(address)
-            run.update(status="training")
             try:
+                run.update(status="training")
+                if not learner.finished():
+                    on_listening(address)
                 result = learner.run()
-            except BaseException:
+            except BaseException as error:
+                learner.fail(str(error) or type(error).__name__)
                 # Whatever ended the loop, what was learned so far is kept; a failing save must not hide the cause.
                 _save_after_failure(learner)
                 raise
@@ -95,8 +100,15 @@ def build_learner(
     demonstrations = OfflineBuffer.open(offline_buffer)
     normalizer = demonstrations.normalizer
     scaling = StateScaling(torch.from_numpy(normalizer.center), torch.from_numpy(normalizer.half_range))
-    networks = load_encoders(encoders) if encoders else architecture.encoders()
+    networks = _encoders(config, architecture, encoders)
     frozen = Vision(networks if config.encoder.freeze else {}).requires_grad_(False)
+    if networks:
+        logger.info(
+            "The encoders are %s",
+            "frozen: features are stored once a step, and images are not shifted at random"
+            if config.encoder.freeze
+            else "trained with the critic, on randomly shifted images",
+        )
     agent = SacAgent(
         config.policy,
         architecture.input_spec(),
@@ -131,11 +143,42 @@ def build_learner(
     checkpoint = learner.parts.checkpoints.load_newest()
     if checkpoint is not None:
         learner.restore(checkpoint)
+    learner.best = _saved_best(run)
     learner.replay(server.replay_journal())
     if checkpoint is not None:
         governor = learner.parts.governor
         logger.info("Continuing %s: %d environment steps, %d updates", run.run_id, governor.environment_steps, governor.updates)
     return learner
+
+
+def _encoders(config: TrainConfig, architecture: PolicyArchitecture, folder: Path | None) -> dict[str, SmallCnn]:
+    """Load the pretrained encoders, or make new ones that are to be trained."""
+    if folder is None:
+        if architecture.cameras and config.encoder.type == "sim_pretrained":
+            raise TrainingError(
+                "`encoder.type` is `sim_pretrained`, and no pretrained encoders were given: a random one would be used in their place. "
+                "Pretrain them first, or set `encoder.type: cnn` and `encoder.freeze: false`."
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            return architecture.encoders()
+    networks = load_encoders(folder)
+    if networks.keys() != architecture.cameras.keys():
+        raise TrainingError(
+            f"{folder}: encoders of {sorted(networks)}, the policy uses {sorted(architecture.cameras)}. Pretrain them again."
+        )
+    return networks
+
+
+def _saved_best(run: RunFolder) -> EvaluationPoint | None:
+    """Read which evaluation the saved best policy is from; the policy on disk is the truth, whatever the checkpoint's age."""
+    try:
+        facts = read_policy_manifest(run.best_policy)["facts"]
+        return EvaluationPoint(**{field.name: facts[field.name] for field in fields(EvaluationPoint)})
+    except (CheckpointError, KeyError) as error:
+        if run.best_policy.exists():
+            logger.warning("%s is not used: %s", run.best_policy, error)
+        return None
 
 
 def _handshake(config: TrainConfig, run: RunFolder) -> Handshake:

@@ -32,6 +32,36 @@ class EvaluationPoint:
 
 
 @dataclass
+class ReturnBound:
+    """The largest discounted return that the rewards seen so far allow: no Q-value can honestly be above it.
+
+    A reward that always ends its episode is paid once; any other may be paid at every step.
+
+    Attributes:
+        discount: Per control step.
+        largest_reward: Largest reward seen; 0 before the first positive one.
+        ends_episodes: Whether every positive reward came with a termination.
+    """
+
+    discount: float
+    largest_reward: float = 0.0
+    ends_episodes: bool = True
+
+    def add(self, reward: float, *, terminated: bool) -> None:
+        """Take the reward of one transition."""
+        if reward > 0:
+            self.largest_reward = max(self.largest_reward, reward)
+            self.ends_episodes &= terminated
+
+    @property
+    def value(self) -> float | None:
+        """The bound; None before the first positive reward, when nothing can be said."""
+        if not self.largest_reward:
+            return None
+        return self.largest_reward if self.ends_episodes else self.largest_reward / (1.0 - self.discount)
+
+
+@dataclass
 class EpisodeStatistics:
     """Rolling means over the last `window` training episodes, and completed evaluations."""
 

@@ -204,6 +204,13 @@ class SacAgent:
         missing = sorted((names | {"log_temperature", "generator"}) - tensors.keys())
         if missing:
             raise TrainingError(f"the saved learning state lacks {missing[:3]}{' and more' if len(missing) > 3 else ''}")
+        for owner, entries in expected.items():
+            for name, entry in entries.items():
+                if (saved := tensors[f"{owner}.{name}"].shape) != entry.shape:
+                    raise TrainingError(
+                        f"`{owner}.{name}` was saved with shape {tuple(saved)}, this configuration and code make it {tuple(entry.shape)}. "
+                        "Start a new run with `--fresh`."
+                    )
         for owner, module in self._modules().items():
             module.load_state_dict({name: tensors[f"{owner}.{name}"] for name in expected[owner]})
         with torch.no_grad():

@@ -1,0 +1,229 @@
+"""What is learned from: no pair crosses an episode or a bout, demonstrations stay, features are the encoder's."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hilserl.config.models import ImageConfig, ObservationConfig, TrainConfig
+from hilserl.data.replay import ReplayBuffer
+from hilserl.learner.experience import Experience
+from hilserl.learner.statistics import ReturnBound
+from hilserl.link.messages import Step
+from hilserl.policy import PolicyArchitecture
+from hilserl.sac import agent as agent_module
+from hilserl.sac.agent import SacAgent, Vision
+from hilserl.sac.networks import StateScaling
+from hilserl.schema import IMAGE_PREFIX, STATE_KEY
+
+CONFIG = TrainConfig(observation=ObservationConfig(images={}, privileged=True))
+ARCHITECTURE = PolicyArchitecture.from_config(CONFIG)
+NONE = Vision({})
+
+Place = tuple[int, int, int]  # actor, episode, time
+
+
+def make_experience(online: int, offline: int) -> Experience:
+    policy = CONFIG.policy.model_copy(update={"online_buffer_capacity": online, "offline_buffer_capacity": offline})
+    return Experience(CONFIG.model_copy(update={"policy": policy}), ARCHITECTURE, NONE, seed=0)
+
+
+def state(place: Place) -> dict[str, np.ndarray]:
+    values = np.zeros(ARCHITECTURE.state_dim, np.float32)
+    values[:3] = place
+    return {STATE_KEY: values}
+
+
+@dataclass(frozen=True)
+class Episode:
+    human: tuple[bool, ...]  # per step, whether the human acted
+    ends: bool  # False: the actor died in mid-episode
+    terminated: bool
+
+
+episodes = st.builds(Episode, st.lists(st.booleans(), min_size=1, max_size=12).map(tuple), st.booleans(), st.booleans())
+lives = st.lists(episodes, min_size=1, max_size=8)
+
+
+def steps_of(actor: int, life: list[Episode]) -> Iterator[tuple[str, Step]]:
+    for number, episode in enumerate(life):
+        for time, human in enumerate(episode.human):
+            last = episode.ends and time == len(episode.human) - 1
+            yield (
+                f"actor-{actor}",
+                Step(
+                    episode=number,
+                    step=time,
+                    observation=state((actor, number, time)),
+                    action=np.array([time, number, actor], np.float32) / 100,
+                    reward=float(last and episode.terminated),
+                    terminated=last and episode.terminated,
+                    truncated=last and not episode.terminated,
+                    is_intervention=human,
+                    final_observation=state((actor, number, time + 1)) if last else None,
+                ),
+            )
+
+
+def interleave(first: list, second: list, turns: list[bool]) -> list:
+    merged, queues = [], [list(first), list(second)]
+    for turn in turns:
+        if queues[turn]:
+            merged.append(queues[turn].pop(0))
+    return merged + queues[0] + queues[1]
+
+
+def pairs_of(buffer: ReplayBuffer) -> list[tuple[Place, Place]]:
+    """Every transition that the buffer holds: drawn often enough, checked against its length."""
+    if not len(buffer):
+        return []
+    batch = buffer.sample(40 * len(buffer) + 200, np.random.default_rng(0))
+    now, after = batch.observation[STATE_KEY][:, :3].astype(int), batch.next_observation[STATE_KEY][:, :3].astype(int)
+    np.testing.assert_allclose(batch.action * 100, now[:, [2, 1, 0]], atol=1e-4)
+    return sorted({(tuple(a), tuple(b)) for a, b in zip(now.tolist(), after.tolist(), strict=True)})
+
+
+def oracle(lives_: list[list[Episode]]) -> tuple[list[tuple[Place, Place]], list[tuple[Place, Place]], int]:
+    """By brute force: all pairs, those of the human, and the rows that the human's bouts need."""
+    every, human, rows = [], [], 0
+    for actor, life in enumerate(lives_):
+        for number, episode in enumerate(life):
+            complete = len(episode.human) if episode.ends else len(episode.human) - 1
+            bout_before = False
+            for time in range(complete):
+                pair = ((actor, number, time), (actor, number, time + 1))
+                every.append(pair)
+                if episode.human[time]:
+                    human.append(pair)
+                    rows += 1 if bout_before else 2
+                bout_before = episode.human[time]
+    return sorted(every), sorted(human), rows
+
+
+@pytest.mark.failure("L01")
+@given(first=lives, second=lives, turns=st.lists(st.booleans(), max_size=120))
+@settings(max_examples=60, deadline=None)
+def test_pairs_are_those_of_a_brute_force_search(first, second, turns) -> None:
+    experience = make_experience(1000, 1000)
+    for actor_id, step in interleave(list(steps_of(0, first)), list(steps_of(1, second)), turns):
+        experience.add(actor_id, step)
+    every, human, rows = oracle([first, second])
+    assert pairs_of(experience.online) == every
+    assert pairs_of(experience.offline) == human
+    assert experience.offline._added == rows  # each bout a segment of its own, each observation once
+    steps = sum(len(episode.human) for life in (first, second) for episode in life)
+    assert experience.dropped_steps + len(experience._open) == steps - len(every)
+
+
+@pytest.mark.failure("L01")
+@given(first=lives, second=lives, turns=st.lists(st.booleans(), max_size=120), online=st.integers(4, 14), offline=st.integers(2, 8))
+@settings(max_examples=80, deadline=None)
+def test_small_rings_hold_less_but_nothing_wrong(first, second, turns, online, offline) -> None:
+    experience = make_experience(online, offline)
+    for actor_id, step in interleave(list(steps_of(0, first)), list(steps_of(1, second)), turns):
+        experience.add(actor_id, step)
+    every, human, _ = oracle([first, second])
+    assert set(pairs_of(experience.online)) <= set(every)
+    assert set(pairs_of(experience.offline)) <= set(human)
+
+
+@pytest.mark.failure("L02")
+def test_a_thousand_interventions_evict_no_demonstration(tiny_config, tiny_buffer) -> None:
+    from hilserl.data.offline_buffer import OfflineBuffer
+
+    demos = OfflineBuffer.open(tiny_buffer)
+    policy = tiny_config.policy.model_copy(update={"offline_buffer_capacity": demos.manifest.rows + 10})
+    experience = Experience(tiny_config.model_copy(update={"policy": policy}), PolicyArchitecture.from_config(tiny_config), NONE, seed=0)
+    experience.add_demonstrations(demos)
+    for actor_id, step in steps_of(0, [Episode((True,) * 12, True, False)] * 80):
+        experience.add(actor_id, step)
+    kept = experience.offline.sample(20_000, np.random.default_rng(0)).observation[STATE_KEY]
+    shown = {row.tobytes() for row in demos.state[demos.transition_rows]}
+    assert shown <= {row.tobytes() for row in kept}
+    assert experience.offline.evicted > 900
+
+
+def test_a_batch_is_half_online_and_half_demonstrations(tiny_config, tiny_buffer) -> None:
+    from hilserl.data.offline_buffer import OfflineBuffer
+
+    experience = Experience(tiny_config, PolicyArchitecture.from_config(tiny_config), NONE, seed=0)
+    experience.add_demonstrations(OfflineBuffer.open(tiny_buffer))
+    assert len(experience.sample(16).reward) == 16  # nothing online yet: demonstrations only
+    for actor_id, step in steps_of(7, [Episode((False,) * 12, True, False)]):
+        experience.add(actor_id, step)
+    is_online = experience.sample(16).state[:, 0] == 7
+    assert int(is_online.sum()) == 8
+
+
+@pytest.mark.failure("L09")
+def test_frozen_features_are_the_encoders_of_the_images_and_are_not_shifted(monkeypatch) -> None:
+    config = TrainConfig(observation=ObservationConfig(images={"wrist": ImageConfig(resize=(32, 32))}))
+    architecture = PolicyArchitecture.from_config(config)
+    encoders = architecture.encoders()
+    experience = Experience(config, architecture, Vision(encoders).requires_grad_(False), seed=0)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (6, 32, 32, 3), np.uint8)
+    states = rng.standard_normal((6, architecture.state_dim)).astype(np.float32)
+    for time in range(5):
+        seen = [{STATE_KEY: states[t], IMAGE_PREFIX + "wrist": images[t]} for t in (time, time + 1)]
+        final = seen[1] if time == 4 else None
+        experience.add("a", Step(0, time, seen[0], np.zeros(3, np.float32), 0.0, False, time == 4, False, final))
+    batch = experience._to_tensors(experience.online.sample(50, experience.generator))
+    for now, features in zip(batch.state.numpy(), batch.images["wrist"], strict=True):
+        time = int(np.flatnonzero((states == now).all(axis=1))[0])
+        with torch.inference_mode():
+            torch.testing.assert_close(features, encoders["wrist"](torch.from_numpy(images[time : time + 1]))[0], rtol=1e-5, atol=1e-5)
+    shifts = []
+    monkeypatch.setattr(agent_module, "random_shift", lambda images, generator: shifts.append(1) or images)
+    small = config.policy.model_copy(update={"hidden_dims": (8,), "latent_dim": 4})
+    scaling = StateScaling(torch.zeros(architecture.state_dim), torch.ones(architecture.state_dim))
+    SacAgent(small, architecture.input_spec(), scaling, {}, seed=0).update(batch, update_actor=True)
+    assert not shifts
+
+
+@pytest.mark.failure("L09")
+def test_an_encoder_that_is_trained_sees_shifted_images_at_every_update(monkeypatch) -> None:
+    config = TrainConfig.model_validate(
+        {"observation": {"images": {"wrist": {"resize": [32, 32]}}}, "encoder": {"type": "cnn", "freeze": False}}
+    )
+    architecture = PolicyArchitecture.from_config(config)
+    experience = Experience(config, architecture, NONE, seed=0)
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    seen = {STATE_KEY: np.zeros(architecture.state_dim, np.float32), IMAGE_PREFIX + "wrist": image}
+    experience.add("a", Step(0, 0, seen, np.zeros(3, np.float32), 0.0, False, True, False, seen))
+    batch = experience._to_tensors(experience.online.sample(4, experience.generator))
+    assert batch.images["wrist"].dtype == torch.uint8 and (batch.images["wrist"][0].numpy() == image).all()
+    shifted = []
+    shift = agent_module.random_shift
+
+    def noting(images, generator):
+        shifted.append(shift(images, generator))
+        return shifted[-1]
+
+    monkeypatch.setattr(agent_module, "random_shift", noting)
+    small = config.policy.model_copy(update={"hidden_dims": (8,), "latent_dim": 4})
+    scaling = StateScaling(torch.zeros(architecture.state_dim), torch.ones(architecture.state_dim))
+    SacAgent(small, architecture.input_spec(), scaling, architecture.encoders(), seed=0).update(batch, update_actor=True)
+    assert len(shifted) == 2 and not torch.equal(shifted[0], batch.images["wrist"])  # now and next
+
+
+@pytest.mark.failure("L12")
+@pytest.mark.parametrize(
+    ("rewards", "expected"),
+    [
+        ([], None),
+        ([(0.0, False), (-1.0, True)], None),
+        ([(0.0, False), (1.0, True)], 1.0),
+        ([(0.5, True), (10.0, True)], 10.0),
+        ([(1.0, True), (0.1, False)], 10.0),  # a reward that may be paid at every step: 1 / (1 - 0.9)
+    ],
+)
+def test_the_largest_possible_return(rewards, expected) -> None:
+    bound = ReturnBound(0.9)
+    for reward, terminated in rewards:
+        bound.add(reward, terminated=terminated)
+    assert bound.value == pytest.approx(expected)
