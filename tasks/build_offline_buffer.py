@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 
 from hilserl.config import TrainConfig
 from hilserl.data.offline_buffer import STAGE, get_or_build, offline_buffer_folder, offline_buffer_inputs, verify_offline_buffer
 from hilserl.files import content_hash, home
 from hilserl.joints import RobotJointConverter
+from tasks.artifacts import publish_markdown
 from tasks.caching import BY_KEY, run_verified
 from tasks.progress import progress_artifact
 
@@ -27,7 +27,7 @@ def build_offline_buffer_task(config: TrainConfig, dataset: Path, *, key: str) -
         if manifest.residual_m
         else "–"
     )
-    create_markdown_artifact(
+    publish_markdown(
         key="offline-buffer",
         description="What the learner starts from",
         markdown=(

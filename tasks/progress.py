@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from hilserl.progress import Progress, subscribed
+from tasks.artifacts import has_page
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,9 @@ _PERIOD_S = 2.0
 @contextmanager
 def progress_artifact(key: str) -> Iterator[None]:
     """Keep the artifact `key` up to date from a thread while the block runs; an unreachable server only costs the display."""
+    if not has_page():
+        yield
+        return
     latest: list[Progress] = []
     succeeded = False
     stop = threading.Event()

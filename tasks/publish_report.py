@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from hilserl.config import TrainConfig
@@ -16,6 +15,7 @@ from hilserl.progress import Progress, publish
 from hilserl.report import draw_learning_curve
 from hilserl.runs import RunFolder
 from hilserl.tracking import Tracker, ui_command
+from tasks.artifacts import publish_markdown
 
 STAGE = "publish-report"
 
@@ -63,7 +63,7 @@ def publish_report(
         "learning_curve": str(curve),
         "mlflow_run_id": tracker.run_id,
     }
-    create_markdown_artifact(key="report", description="Outcome of the training", markdown=_markdown(summary, ui_command(config.tracking)))
+    publish_markdown("report", _markdown(summary, ui_command(config.tracking)), "Outcome of the training")
     write_json(run.path / "summary.json", summary)
     run.update(status="finished")
     return summary

@@ -27,7 +27,7 @@ class RunWatch:
         self._thread = threading.Thread(target=self._watch, name="run-watch", daemon=True)
 
     def __enter__(self) -> RunWatch:
-        if PREFECT_API_URL.value():
+        if PREFECT_API_URL.value() and runtime.flow_run.id:  # neither, when a test or a notebook calls the task's function
             self._thread.start()
         return self
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_table_artifact
 
 from hilserl.config import TrainConfig
 from hilserl.data import validate
 from hilserl.data.offline_buffer import offline_buffer_inputs
 from hilserl.files import content_hash
 from hilserl.joints import RobotJointConverter
+from tasks.artifacts import publish_table
 from tasks.caching import BY_KEY, run_verified
 
 STAGE = "validate-dataset"
@@ -27,7 +27,7 @@ def validate_dataset_task(config: TrainConfig, dataset: Path, *, key: str) -> li
     """
     report = validate.validate_dataset(config, dataset)
     rows = [dict(row) for row in report.rows()]
-    create_table_artifact(rows or [{"finding": "none: every check passed"}], key="validation", description=f"Dataset {dataset}")
+    publish_table("validation", rows or [{"finding": "none: every check passed"}], f"Dataset {dataset}")
     report.raise_if_stopped()
     return rows
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from hilserl.config.models import TrainConfig
+from hilserl.data.normalize import StateNormalizer
 from hilserl.data.offline_buffer import OfflineBuffer
 from hilserl.data.replay import NO_ROW, ArraySpec, Batch, ReplayBuffer, concatenate
 from hilserl.errors import TrainingError
@@ -54,11 +55,13 @@ class Experience:
         self.generator = np.random.default_rng(seed)
         self._online_share = policy.online_ratio
         self._open: dict[str, _Open] = {}
+        self._normalizer: StateNormalizer | None = None
         self.return_bound = ReturnBound(policy.discount)
         self.dropped_steps = 0
 
     def add_demonstrations(self, buffer: OfflineBuffer) -> None:
         """Copy the offline buffer in, and pin it: online data never evict it."""
+        self._normalizer = buffer.normalizer
         rows = np.empty(buffer.manifest.rows, np.int64)
         for start in range(0, len(rows), _ENCODE_CHUNK):
             chunk = slice(start, min(start + _ENCODE_CHUNK, len(rows)))
@@ -80,7 +83,13 @@ class Experience:
         self.offline.pin()
 
     def add(self, actor_id: str, step: Step) -> None:
-        """Take one step of one actor; it becomes a transition once its next observation is known."""
+        """Take one step of one actor; it becomes a transition once its next observation is known.
+
+        Raises:
+            TrainingError: A scalar of the state is so far from the demonstrations' that it must be in another unit.
+        """
+        if self._normalizer is not None:
+            self._normalizer.check(step.observation[STATE_KEY], f"{actor_id}, episode {step.episode} step {step.step}")
         observation = self._encode_one(step.observation)
         row = self.online.add_observation(observation)
         offline_row = NO_ROW

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hilserl.config.models import ImageConfig, ObservationConfig, TrainConfig
+from hilserl.data.offline_buffer import OfflineBuffer
 from hilserl.data.replay import ReplayBuffer
+from hilserl.errors import TrainingError
 from hilserl.learner.experience import Experience
 from hilserl.learner.statistics import ReturnBound
 from hilserl.link.messages import Step
@@ -23,6 +26,7 @@ from hilserl.schema import IMAGE_PREFIX, STATE_KEY
 CONFIG = TrainConfig(observation=ObservationConfig(images={}, privileged=True))
 ARCHITECTURE = PolicyArchitecture.from_config(CONFIG)
 NONE = Vision({})
+SCALE = 64  # places are written into the state as fractions, so that they look like joint angles
 
 Place = tuple[int, int, int]  # actor, episode, time
 
@@ -34,7 +38,7 @@ def make_experience(online: int, offline: int) -> Experience:
 
 def state(place: Place) -> dict[str, np.ndarray]:
     values = np.zeros(ARCHITECTURE.state_dim, np.float32)
-    values[:3] = place
+    values[:3] = np.array(place) / SCALE
     return {STATE_KEY: values}
 
 
@@ -82,7 +86,7 @@ def pairs_of(buffer: ReplayBuffer) -> list[tuple[Place, Place]]:
     if not len(buffer):
         return []
     batch = buffer.sample(40 * len(buffer) + 200, np.random.default_rng(0))
-    now, after = batch.observation[STATE_KEY][:, :3].astype(int), batch.next_observation[STATE_KEY][:, :3].astype(int)
+    now, after = (np.rint(seen[STATE_KEY][:, :3] * SCALE).astype(int) for seen in (batch.observation, batch.next_observation))
     np.testing.assert_allclose(batch.action * 100, now[:, [2, 1, 0]], atol=1e-4)
     return sorted({(tuple(a), tuple(b)) for a, b in zip(now.tolist(), after.tolist(), strict=True)})
 
@@ -133,8 +137,6 @@ def test_small_rings_hold_less_but_nothing_wrong(first, second, turns, online, o
 
 @pytest.mark.failure("L02")
 def test_a_thousand_interventions_evict_no_demonstration(tiny_config, tiny_buffer) -> None:
-    from hilserl.data.offline_buffer import OfflineBuffer
-
     demos = OfflineBuffer.open(tiny_buffer)
     policy = tiny_config.policy.model_copy(update={"offline_buffer_capacity": demos.manifest.rows + 10})
     experience = Experience(tiny_config.model_copy(update={"policy": policy}), PolicyArchitecture.from_config(tiny_config), NONE, seed=0)
@@ -148,14 +150,12 @@ def test_a_thousand_interventions_evict_no_demonstration(tiny_config, tiny_buffe
 
 
 def test_a_batch_is_half_online_and_half_demonstrations(tiny_config, tiny_buffer) -> None:
-    from hilserl.data.offline_buffer import OfflineBuffer
-
     experience = Experience(tiny_config, PolicyArchitecture.from_config(tiny_config), NONE, seed=0)
     experience.add_demonstrations(OfflineBuffer.open(tiny_buffer))
     assert len(experience.sample(16).reward) == 16  # nothing online yet: demonstrations only
     for actor_id, step in steps_of(7, [Episode((False,) * 12, True, False)]):
         experience.add(actor_id, step)
-    is_online = experience.sample(16).state[:, 0] == 7
+    is_online = experience.sample(16).state[:, 0] == 7 / SCALE
     assert int(is_online.sum()) == 8
 
 
@@ -227,3 +227,22 @@ def test_the_largest_possible_return(rewards, expected) -> None:
     for reward, terminated in rewards:
         bound.add(reward, terminated=terminated)
     assert bound.value == pytest.approx(expected)
+
+
+@pytest.mark.failure("D17")
+def test_online_state_in_another_unit_stops_and_is_named(tiny_config: TrainConfig, tiny_buffer: Path) -> None:
+    architecture = PolicyArchitecture.from_config(tiny_config)
+    experience = Experience(tiny_config, architecture, NONE, seed=0)
+    demonstrations = OfflineBuffer.open(tiny_buffer)
+    experience.add_demonstrations(demonstrations)
+
+    def step(number: int, observed: np.ndarray) -> Step:
+        action = np.zeros(architecture.action_dim, np.float32)
+        return Step(0, number, {STATE_KEY: observed}, action, 0.0, terminated=False, truncated=False, is_intervention=False)
+
+    radians = np.array(demonstrations.state[0])
+    experience.add("arm", step(0, radians))
+    degrees = radians.copy()
+    degrees[:6] = np.rad2deg(degrees[:6])
+    with pytest.raises(TrainingError, match=r"arm, episode 0 step 1: `joint_pos\.\w+` is .*another unit"):
+        experience.add("arm", step(1, degrees))
