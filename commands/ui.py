@@ -27,7 +27,8 @@ def run_ui(which: str, port: int | None) -> None:
     try:
         print(f"Starting {which} on {url} (10-20 s) ...", flush=True)
         server.wait_ready()
-        print(f"{url} is ready. Ctrl-C ends it.", flush=True)
+        page = server.runs_url() if isinstance(server, MlflowUi) else url
+        print(f"{page} is ready. Ctrl-C ends it.", flush=True)
         while True:
             server.check()
             time.sleep(_WATCH_S)

@@ -49,8 +49,9 @@ def build_offline_buffer(config: TrainConfig, dataset: Path) -> Path:
     """Return the folder of the offline buffer; a cached one is verified on disk first."""
     inputs = offline_buffer_inputs(config, dataset, RobotJointConverter(config))
     key = content_hash(inputs)
-    problems = verify_offline_buffer(offline_buffer_folder(_cache(), key), key, inputs)
-    return Path(run_verified(build_offline_buffer_task, key, problems, config, dataset)["folder"])
+    folder = offline_buffer_folder(_cache(), key)
+    run_verified(build_offline_buffer_task, key, verify_offline_buffer(folder, key, inputs), config, dataset)
+    return folder  # not the cached one, which may say where HILSERL_HOME was before it was moved
 
 
 def _cache() -> Path:

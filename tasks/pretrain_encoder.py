@@ -24,5 +24,6 @@ def pretrain_encoder(config: TrainConfig) -> Path | None:
     """Return the folder of the pretrained encoders; None where the policy needs none."""
     if not config.observation.images or config.encoder.type != "sim_pretrained":
         return None
-    problems = verify_encoders(encoder_folder(config))
-    return Path(run_verified(pretrain_encoder_task, content_hash(encoder_inputs(config)), problems, config))
+    folder = encoder_folder(config)
+    run_verified(pretrain_encoder_task, content_hash(encoder_inputs(config)), verify_encoders(folder), config)
+    return folder  # not the cached one, which may say where HILSERL_HOME was before it was moved

@@ -24,4 +24,5 @@ def record_demonstrations(config: TrainConfig) -> Path:
     if config.dataset.record is None:
         return folder
     key = content_hash(demonstration_inputs(config))
-    return Path(run_verified(record_demonstrations_task, key, verify_recording(folder), config))
+    run_verified(record_demonstrations_task, key, verify_recording(folder), config)
+    return folder  # not the cached one, which may say where HILSERL_HOME was before it was moved

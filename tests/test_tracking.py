@@ -373,11 +373,11 @@ def test_where_things_are(store_home, monkeypatch):
     assert argv[argv.index("--backend-store-uri") + 1] == tracking_uri(TrackingConfig())
     assert f"'sqlite:///{store_home}/mlflow/mlflow.db'" in ui_command(TrackingConfig())  # a folder with a space
     assert "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false" in ui_command(TrackingConfig())
-    assert run_url(TrackingConfig(), "1", "abc") == "http://127.0.0.1:5000/#/experiments/1/runs/abc"
+    assert run_url(TrackingConfig(), "1", "abc") == "http://127.0.0.1:5000/#/experiments/1/runs/abc?workflowType=machine_learning"
 
     server = TrackingConfig(uri="https://me:secret@lab:5055/")
     assert ui_command(server) is None
-    assert run_url(server, "1", "abc") == "https://***@lab:5055/#/experiments/1/runs/abc"
+    assert run_url(server, "1", "abc") == "https://***@lab:5055/#/experiments/1/runs/abc?workflowType=machine_learning"
     assert "secret" not in shown_uri(server)
 
 

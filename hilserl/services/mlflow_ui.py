@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import urllib.parse
 from collections.abc import Callable
 from contextlib import ExitStack
 
 from hilserl.config.models import TrackingConfig
 from hilserl.files import file_lock, home
+from hilserl.services import rest
 from hilserl.services.processes import ManagedProcess, require_free_port
 from hilserl.services.rest import answers, wait_until
 from hilserl.telemetry import SWITCHES
@@ -26,7 +28,9 @@ class MlflowUi:
         from hilserl.tracking import ui_argv
 
         self.port = port
-        arguments = ui_argv(tracking or TrackingConfig.model_validate({}), port)
+        tracking = tracking or TrackingConfig.model_validate({})
+        self._experiment = tracking.experiment
+        arguments = ui_argv(tracking, port)
         self._process = ManagedProcess("MLflow UI", [sys.executable, "-m", *arguments], env=os.environ | SWITCHES)
         self._creating = ExitStack()
 
@@ -34,6 +38,14 @@ class MlflowUi:
     def url(self) -> str:
         """Address of the UI."""
         return f"http://127.0.0.1:{self.port}"
+
+    def runs_url(self) -> str:
+        """Return the page that lists the runs; the UI must be ready."""
+        from hilserl.tracking.store import TRAINING_VIEW
+
+        name = urllib.parse.quote(self._experiment)
+        found = rest.call("GET", f"{self.url}/api/2.0/mlflow/experiments/get-by-name?experiment_name={name}", accept=(404,))
+        return f"{self.url}/#/experiments{'/' + found['experiment']['experiment_id'] if found else ''}?{TRAINING_VIEW}"
 
     def launch(self) -> None:
         """Start it and return without waiting.

@@ -195,7 +195,7 @@ class _Stack:
             for service in services:
                 service.check()
             if starting and starting.is_ready():
-                self._show(f"MLflow UI is ready: {starting.url}")
+                self._show(f"MLflow UI is ready: {starting.runs_url()}")
                 starting = None
             time.sleep(_WATCH_S)
 

@@ -21,6 +21,9 @@ MAX_PARAM_CHARS = 6_000
 MAX_TAG_CHARS = 8_000
 MAX_KEY_CHARS = 250
 
+# Asks the UI for runs and charts; it opens on chat traces otherwise, and says that there is no data.
+TRAINING_VIEW = "workflowType=machine_learning"
+
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
 
@@ -58,7 +61,7 @@ def run_url(config: TrackingConfig, experiment_id: str, run_id: str, port: int =
     """Return the page of a run, on the server of `tracking.uri` or on a local `ui_command`."""
     uri = shown_uri(config)
     base = uri.rstrip("/") if uri.startswith(("http://", "https://")) else f"http://127.0.0.1:{port}"
-    return f"{base}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{base}/#/experiments/{experiment_id}/runs/{run_id}?{TRAINING_VIEW}"
 
 
 def open_client(config: TrackingConfig) -> Any:

@@ -7,12 +7,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from pipeline_testing import TINY, make_tiny_config
 
 from hilserl.config.loader import expand_dotted
 from hilserl.config.models import TrainConfig
 from hilserl.link.auth import create_token
 from hilserl.runs import token_file
-from pipeline_testing import TINY, make_tiny_config
 
 pytestmark = [
     pytest.mark.usefixtures("prefect_server"),
@@ -31,7 +31,7 @@ def task_states(flow_run_id: UUID) -> dict[str, str]:
     with get_client(sync_client=True) as client:
         while True:
             runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])))
-            if runs and all(run.state and run.state.is_final() for run in runs) or time.monotonic() > deadline:
+            if (runs and all(run.state and run.state.is_final() for run in runs)) or time.monotonic() > deadline:
                 return {run.name.rpartition("-")[0]: run.state.name for run in runs if run.state}
             time.sleep(0.2)
 
@@ -63,11 +63,16 @@ def damage(folder: Path) -> None:
 
 @pytest.mark.failure("D11")
 @pytest.mark.failure("D12")
-def test_the_second_run_is_cached_until_the_disk_or_the_inputs_change(own_home: Path) -> None:
+def test_the_second_run_is_cached_until_the_disk_or_the_inputs_change(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_tiny_config()
     states, buffer = prepare(config)
     assert states == dict.fromkeys(PHASES, "Completed")
     assert prepare(config) == (dict.fromkeys(PHASES, "Cached"), buffer)
+
+    moved = own_home.rename(own_home.with_name("moved"))
+    monkeypatch.setenv("HILSERL_HOME", str(moved))
+    states, buffer = prepare(config)
+    assert states == dict.fromkeys(PHASES, "Cached") and buffer.is_relative_to(moved) and buffer.exists()
 
     damage(buffer)
     states, again = prepare(config)

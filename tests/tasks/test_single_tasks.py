@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from pipeline_testing import make_tiny_config
 
 from hilserl.config.models import TrainConfig
 from hilserl.errors import DatasetError
 from hilserl.progress import Progress, subscribed
-from pipeline_testing import make_tiny_config
 from tasks.artifacts import has_page
 from tasks.build_offline_buffer import build_offline_buffer_task
 from tasks.drive_robot import drive_robot
