@@ -190,11 +190,18 @@ class Actor:
 
     def _wait_for_learner(self) -> bool:
         """Let a simulated robot wait for the learner; a real one never waits. True when stopped meanwhile."""
-        while self.config.actor.pace == "unthrottled" and self.client.status.owed_updates > self.config.learner.max_owed_updates:
+        while self.config.actor.pace == "unthrottled" and self._owed_updates() > self.config.learner.max_owed_updates:
             if self._stop_reason():
                 return True
             time.sleep(_THROTTLE_POLL_S)
         return self._stop_reason() is not None
+
+    def _owed_updates(self) -> int:
+        """Estimate what the learner owes now: what it said, and what the steps that it had not seen then add."""
+        status, policy = self.client.status, self.config.policy
+        learned_from = max(0, self.environment_steps - policy.online_step_before_learning)
+        seen = max(0, status.environment_steps - policy.online_step_before_learning)
+        return status.owed_updates + policy.utd_ratio * max(0, learned_from - seen)
 
     def _stop_reason(self) -> str | None:
         if reason := self._should_stop():

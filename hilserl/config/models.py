@@ -211,7 +211,7 @@ class LearnerConfig(Model):
     ] = 1.0
     max_owed_updates: Annotated[
         int, Field(ge=1, description="A simulated actor waits while the learner owes more than this; a real one never waits")
-    ] = 64
+    ] = 128
     actor_timeout_s: Annotated[float, Field(gt=0, description="Stop with an error when no actor was heard for this long [s]")] = 120.0
     storage_device: Literal["cpu"] = "cpu"
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
