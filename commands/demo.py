@@ -80,7 +80,16 @@ def _prefect_server() -> Iterator[None]:
     # The display is for people; Prefect's log lines go to its server, and to the run's page in the UI.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     if isinstance(server, RunningServer):
-        yield
+        try:
+            yield
+        except Exception as error:
+            if find_running(timeout_s=1.0):
+                raise
+            raise ServiceError(
+                f"the Prefect server at {server.ui_url} was run by `{server.owner}` (process {server.pid}), "
+                "and ended while this demo used it. "
+                "Nothing that was finished is lost: the same command continues."
+            ) from error
         return
     server.launch()
     gave_up = threading.Event()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from hilserl.errors import HilserlError
+from hilserl.errors import CacheError, HilserlError
 from hilserl.files import disk_error, home
 from hilserl.telemetry import disable_telemetry
 
@@ -49,6 +50,7 @@ def demo(
     """Train the simulated SO-101 through the whole pipeline, on this machine, with no server started by hand."""
     from commands.demo import run_demo
 
+    _require_home()
     run_demo(config, _overrides(set_, seed), fresh=fresh, plain=plain)
 
 
@@ -61,6 +63,7 @@ def up(
     """Run Prefect server, work pools, deployments, workers and the MLflow UI here, until Ctrl-C."""
     from hilserl.services.up import run_up
 
+    _require_home()
     run_up(prefect_port, mlflow_port, robot_host)
 
 
@@ -72,6 +75,7 @@ def ui(
     """Open the Prefect UI or the MLflow UI on the runs made so far, until Ctrl-C."""
     from commands.ui import run_ui
 
+    _require_home()
     run_ui(which.value, port)
 
 
@@ -103,7 +107,7 @@ def validate(config: Config = "reach", set_: Set = None) -> None:
 
 @app.command("eval")
 def evaluate(
-    policy: Annotated[Path, typer.Argument(help="Policy folder, such as .hilserl/runs/reach/<run>/policy/best")],
+    policy: Annotated[str, typer.Argument(help="Name of a run, such as `lift` (its newest policy), or the folder of a run or a policy")],
     config: Annotated[str | None, typer.Option(help="Configuration; by default the one that the policy was trained with.")] = None,
     episodes: Annotated[int | None, typer.Option(min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first episode.")] = None,
@@ -113,15 +117,18 @@ def evaluate(
     from hilserl.config import load_config
     from hilserl.evaluation import evaluate_policy
     from hilserl.policy import read_policy_manifest
+    from hilserl.runs import newest_policy
 
-    read_policy_manifest(policy)
+    folder = Path(policy) if (Path(policy) / "policy.json").is_file() else newest_policy(policy)
+    read_policy_manifest(folder)
     overrides: dict[str, Any] = {}
     if episodes is not None:
         overrides["evaluation.episodes"] = episodes
     if seed is not None:
         overrides["evaluation.seed"] = seed
-    trained_with = policy.resolve().parents[1] / "resolved.yaml"
-    result = evaluate_policy(load_config(config or trained_with, overrides), policy, video=video)
+    trained_with = folder.resolve().parents[1] / "resolved.yaml"
+    result = evaluate_policy(load_config(config or trained_with, overrides), folder, video=video)
+    print(f"policy: {folder}")
     print(
         f"success {result.success_rate:.1%} of {result.episodes} episodes "
         f"(95 % Wilson interval {result.interval_low:.1%} to {result.interval_high:.1%}), judged by the {result.judged_by}; "
@@ -147,6 +154,20 @@ def show_config(config: Config = "reach", set_: Set = None) -> None:
     if file.suffix == ".json":
         print("\n".join(f"# {line}" for line in describe_import(import_lerobot_config(file)).splitlines()))
     print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), end="")
+
+
+def _require_home() -> None:
+    """Refuse a folder in which nothing can be written, before anything is started."""
+    folder = home()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CacheError(
+            f"{folder}: nothing can be written there ({error.strerror}). "
+            "Everything a run makes is kept in this folder; set HILSERL_HOME to one that you may write to."
+        ) from None
 
 
 def _overrides(pairs: list[str] | None, seed: int | None) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hilserl.telemetry import disable_telemetry
 
 disable_telemetry()
 
-from prefect import flow  # noqa: E402
+from prefect import flow, runtime  # noqa: E402
 
 from hilserl.config import load_config  # noqa: E402
 from hilserl.config.overrides import TrainOverrides, overrides_to_dict  # noqa: E402
@@ -24,7 +25,14 @@ from tasks.train_learner import train_learner  # noqa: E402
 from tasks.validate_dataset import validate_dataset  # noqa: E402
 
 
-@flow(name="hilserl", persist_result=False)
+def _run_name() -> str:
+    """Name a run after its configuration and seed, so that a person finds it again in the UI."""
+    parameters = runtime.flow_run.parameters
+    seed = overrides_to_dict(TrainOverrides.model_validate(parameters["overrides"])).get("seed")
+    return Path(parameters["config"]).stem + ("" if seed is None else f"-seed-{seed}")
+
+
+@flow(name="hilserl", flow_run_name=_run_name, persist_result=False)
 def hilserl(config: str = "configs/reach.yaml", overrides: TrainOverrides = TrainOverrides(), fresh: bool = False) -> dict[str, Any]:  # noqa: B008
     """Teach the arm a task, from demonstrations to an evaluated policy.
 

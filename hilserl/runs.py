@@ -146,3 +146,21 @@ def _make_folder(path: Path) -> bool:
 def token_file(run_id: str) -> Path:
     """Return where the secret of a run is kept, on either host."""
     return home() / "tokens" / run_id
+
+
+def newest_policy(name: str) -> Path:
+    """Return the policy to use of the newest run called `name`: its best one, else its last.
+
+    Args:
+        name: Name of a run's configuration, or the folder of one run.
+
+    Raises:
+        CheckpointError: There is none; lists the names that have one.
+    """
+    runs = [Path(name)] if Path(name).is_dir() else sorted((home() / "runs" / name).glob("*"), reverse=True)
+    for run in runs:
+        for policy in (run / "policy" / "best", run / "policy" / "last"):
+            if (policy / "policy.json").is_file():
+                return policy
+    names = sorted({file.parents[3].name for file in (home() / "runs").glob("*/*/policy/*/policy.json")})
+    raise CheckpointError(f"no trained policy called `{name}` under {home() / 'runs'}. There are: {', '.join(names) or 'none'}.")

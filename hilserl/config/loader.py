@@ -20,8 +20,8 @@ SHIPPED_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     """Load a run's configuration.
 
-    A YAML file may name a parent with `extends:` (relative to itself); its own values win, key by
-    key. A `.json` file is read as a LeRobot train configuration.
+    A YAML file may name a parent with `extends:` (a file beside it, or a shipped name); its own values
+    win, key by key. A `.json` file is read as a LeRobot train configuration.
 
     Args:
         path: File, or the name of a shipped one (`reach`, `configs/reach.yaml`).
@@ -111,9 +111,10 @@ def _read_yaml(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     parent = raw.pop("extends", None)
     if parent is None:
         return raw
-    parent_file = file.parent / str(parent)
+    beside = file.parent / str(parent)
+    parent_file = beside if beside.is_file() else SHIPPED_CONFIGS / f"{parent}.yaml"
     if not parent_file.is_file():
-        raise ConfigError(f"{file}: `extends: {parent}` names no file (looked for {parent_file}).")
+        raise ConfigError(f"{file}: `extends: {parent}` names no file (looked for {beside}) and no shipped configuration.")
     return merge(_read_yaml(parent_file, (*seen, file.resolve())), raw)
 
 

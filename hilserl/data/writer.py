@@ -6,6 +6,7 @@ folder beside its place and is renamed when finalised, so a half-recorded one ne
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from hilserl.config.models import TrainConfig
 from hilserl.errors import DatasetError
 from hilserl.files import fsync_directory
 from hilserl.schema import ACTION_KEY, IMAGE_PREFIX, JOINT_NAMES, STATE_KEY, policy_schema
+
+logger = logging.getLogger(__name__)
 
 LEROBOT_JOINT_NAMES = tuple(f"{joint}.pos" for joint in JOINT_NAMES)
 _SCALAR = (1,)
@@ -165,10 +168,15 @@ class EpisodeWriter:
         return self.root
 
     def discard(self) -> None:
-        """Remove what was recorded."""
-        self.discard_episode()
-        self._dataset.finalize()
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        """Remove what was recorded; never hides the error that led here."""
+        try:
+            self.discard_episode()
+            self._dataset.finalize()
+        except Exception:
+            # LeRobot's writer can be interrupted between any two of its own steps; the folder goes in any case.
+            logger.exception("LeRobot's writer could not be closed cleanly; %s is removed all the same", self._temporary)
+        finally:
+            shutil.rmtree(self._temporary, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self

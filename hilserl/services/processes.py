@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from hilserl.files import home
 
 _GUARD = Path(__file__).with_name("guard.py")
 _TAIL_LINES = 15
+_SMALL_DISK_BYTES = 10_000_000
 
 
 class ManagedProcess:
@@ -96,7 +98,9 @@ class ManagedProcess:
             ServiceError: It ended although nobody stopped it; quotes the end of its log.
         """
         if self.exit_code is not None and not self._stopping:
-            raise ServiceError(f"{self.name} ended unexpectedly with code {self.exit_code}.{self.log_tail()}\nFull log: {self.log}")
+            free = shutil.disk_usage(self.log.parent).free
+            disk = f" Its disk is full: {free / 1e6:.1f} MB are free under {self.log.parent}." if free < _SMALL_DISK_BYTES else ""
+            raise ServiceError(f"{self.name} ended unexpectedly with code {self.exit_code}.{disk}{self.log_tail()}\nFull log: {self.log}")
 
     def log_tail(self) -> str:
         """Return the last lines of the log, indented, or nothing if there are none."""

@@ -1,6 +1,7 @@
 """What the actor refuses to do, and when it stops."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -111,7 +112,9 @@ def test_a_restarted_actor_goes_on_counting_and_repeats_no_start(own_home, tiny_
         return reset(self, seed=seed, options=options)
 
     monkeypatch.setattr(sim_env.So101Env, "reset", noting)
-    ready(tiny_config, server)
+    # This learner only listens, so it never says that it has seen the new steps: let the actor run ahead.
+    config = tiny_config.model_copy(update={"learner": tiny_config.learner.model_copy(update={"max_owed_updates": 10_000})})
+    ready(config, server)
     server.set_status(LearnerStatus(phase="training", environment_steps=30))
     actors: list[Actor] = []
     original = Actor.__init__
@@ -121,9 +124,21 @@ def test_a_restarted_actor_goes_on_counting_and_repeats_no_start(own_home, tiny_
         actors.append(self)
 
     monkeypatch.setattr(Actor, "__init__", keep)
-    result = act(tiny_config, server, tmp_path, should_stop=lambda: "enough" if actors and actors[0].environment_steps >= 130 else None)
+    result = act(config, server, tmp_path, should_stop=lambda: "enough" if actors and actors[0].environment_steps >= 130 else None)
     assert result.environment_steps == 100 and result.reason == "enough"
     training, evaluating = [s for s in seeds if s >= 1 << 31], [s for s in seeds if s < 1 << 31]
     assert training[0] == _seed(tiny_config.seed, 30)
     assert len(set(training)) == len(training)
     assert set(evaluating) <= set(range(IN_TRAINING_SEED, IN_TRAINING_SEED + tiny_config.actor.evaluate_episodes)) and evaluating
+
+
+@pytest.mark.failure("R16")
+def test_a_simulated_actor_waits_for_a_learner_that_falls_behind(own_home, tiny_config, server, tmp_path) -> None:
+    """The learner's word is old; what the actor sent since counts as owed, so the debt is bounded."""
+    policy, learner = tiny_config.policy, tiny_config.learner.model_copy(update={"max_owed_updates": 20})
+    config = tiny_config.model_copy(update={"learner": learner})
+    ready(config, server)
+    server.set_status(LearnerStatus(phase="training"))
+    deadline = time.monotonic() + 2.0
+    result = act(config, server, tmp_path, should_stop=lambda: "enough" if time.monotonic() > deadline else None)
+    assert result.environment_steps == policy.online_step_before_learning + 20 // policy.utd_ratio + 1
