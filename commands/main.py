@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from hilserl.errors import CacheError, HilserlError
-from hilserl.files import disk_error, home
+from hilserl.files import disk_full_error, disk_is_full, home, is_disk_full
 from hilserl.telemetry import disable_telemetry
 
 app = typer.Typer(
@@ -183,14 +183,12 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         app(standalone_mode=True)
-    except HilserlError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        sys.exit(1)
     except Exception as error:
-        full = disk_error(error, home())  # also when it comes through Prefect, MLflow or a video encoder
-        if full is error:
-            raise
-        print(f"\nerror: {full}", file=sys.stderr)
+        # A full disk comes in many disguises: a video encoder's error, a database's, an actor or server that died of it.
+        full = disk_is_full(home()) or is_disk_full(error)
+        if not full and not isinstance(error, HilserlError):
+            raise  # a defect of ours keeps its traceback
+        print(f"\nerror: {disk_full_error(home()) if full else error}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as ending:
         if ending.code == _INTERRUPTED:  # typer turns a KeyboardInterrupt into this code, without a word

@@ -21,6 +21,7 @@ from typing import Any
 from hilserl.errors import CacheError
 
 _CHUNK_BYTES = 1 << 20
+_FULL_BYTES = 1 << 18
 
 
 def home() -> Path:
@@ -131,14 +132,22 @@ def is_disk_full(error: BaseException) -> bool:
     return False
 
 
+def disk_is_full(folder: Path) -> bool:
+    """Tell whether nothing worth mentioning fits under `folder` any more; False where it does not exist."""
+    return folder.exists() and shutil.disk_usage(folder).free < _FULL_BYTES
+
+
+def disk_full_error(folder: Path) -> CacheError:
+    """Return the error that names the folder and the remedy."""
+    return CacheError(
+        f"{folder}: the disk is full. Nothing was overwritten. Free space "
+        "there, or set HILSERL_HOME to a folder on another disk, and run the same command again."
+    )
+
+
 def disk_error(error: Exception, folder: Path) -> Exception:
     """Turn "no space left" into an error that names the folder and the remedy; keep others."""
-    if is_disk_full(error) and not isinstance(error, CacheError):
-        return CacheError(
-            f"{folder}: the disk is full. Nothing was overwritten. Free space "
-            "there, or set HILSERL_HOME to a folder on another disk, and run the same command again."
-        )
-    return error
+    return disk_full_error(folder) if is_disk_full(error) and not isinstance(error, CacheError) else error
 
 
 def require_free_space(folder: Path, needed_bytes: int, what: str) -> None:

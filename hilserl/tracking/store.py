@@ -70,7 +70,9 @@ def open_client(config: TrackingConfig) -> Any:
     Slow the first time in a process (the import) and in a folder (the database).
     """
     disable_telemetry()
-    with _quiet("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow.utils.autologging_utils"):
+    # It prints a traceback of ninety lines for every statement that fails; whoever called gets the error, and tells it.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    with _quiet("alembic", "mlflow.tracking", "mlflow.utils.autologging_utils"):
         from mlflow.tracking import MlflowClient
 
         if config.uri:

@@ -1,5 +1,6 @@
 """Mistakes at the command line: one message, a non-zero code, no traceback."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import yaml
 
 from commands import demo
 from commands.main import main
+from hilserl.errors import RobotError
 from hilserl.files import disk_error
 
 
@@ -29,7 +31,7 @@ def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
         (["demo", "reach_state", "--set", "policy.utd_ratio=many"], ["policy.utd_ratio", "many"]),
         (["demo", "reach_state", "--set", "policy.utd_ratio"], ["is not `key=value`"]),
         (["config", "reach_state", "--set", "policy.discount=1.5"], ["policy.discount", "less than 1"]),
-        (["eval", "/nowhere/policy"], ["/nowhere/policy/policy.json", "cannot be read"]),
+        (["eval", "/nowhere/policy"], ["/nowhere/policy"]),
     ],
 )
 def test_mistakes_are_one_message(
@@ -78,6 +80,23 @@ def test_a_full_disk_is_one_message_whatever_library_met_it(
     assert f"{own_home}: the disk is full" in error and "HILSERL_HOME" in error and "Traceback" not in error
     other = ValueError("something else")
     assert disk_error(other, own_home) is other
+
+
+def test_an_actor_that_died_of_a_full_disk_is_told_as_a_full_disk(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own_home: Path
+) -> None:
+    def died(*_arguments: object, **_options: object) -> None:
+        raise RobotError("the actor ended with code 1 while the learner was training. It wrote no log.")
+
+    monkeypatch.setattr(demo, "run_demo", died)
+    assert run("demo", "reach_state", monkeypatch=monkeypatch) == 1
+    assert "the actor ended" in capsys.readouterr().err
+    usage = shutil.disk_usage("/")._replace(free=4096)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    own_home.mkdir(exist_ok=True)
+    assert run("demo", "reach_state", monkeypatch=monkeypatch) == 1
+    error = capsys.readouterr().err
+    assert "the disk is full" in error and error.count("error:") == 1
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, own_home: Path) -> None:
