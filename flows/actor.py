@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from prefect import flow  # noqa: E402
 from prefect.states import Cancelled  # noqa: E402
 
 from hilserl.config import TrainConfig  # noqa: E402
-from tasks.drive_robot import drive_robot  # noqa: E402
+from tasks.drive_robot import drive_robot, import_ahead  # noqa: E402
 
 
 @flow(name="actor", retries=0, persist_result=False)
@@ -27,10 +28,13 @@ def actor(config: TrainConfig, address: str, run_id: str) -> Any:
 
 
 def main(parameter_file: Path) -> int:
-    """Run the flow as a process of its own, with parameters from a JSON file."""
+    """Run the flow as a process of its own, as soon as the JSON file with its parameters is there."""
     from hilserl.errors import HilserlError
 
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    import_ahead()
+    while not parameter_file.exists():
+        time.sleep(0.05)
     parameters = json.loads(parameter_file.read_text())
     try:
         actor(TrainConfig.model_validate(parameters["config"]), parameters["address"], parameters["run_id"])

@@ -44,11 +44,11 @@ def hilserl(config: str = "configs/reach.yaml", overrides: TrainOverrides = Trai
     settings = load_config(config, overrides_to_dict(overrides))
     run = open_run(settings, fresh=fresh)
     with tracking(settings, run) as tracker:
-        dataset = record_demonstrations(settings)
-        validate_dataset(settings, dataset)
-        encoders = pretrain_encoder(settings)
-        offline_buffer = build_offline_buffer(settings, dataset)
         with actor_of(settings, run) as actor:
+            dataset = record_demonstrations(settings)
+            validate_dataset(settings, dataset)
+            encoders = pretrain_encoder(settings)
+            offline_buffer = build_offline_buffer(settings, dataset)
             learned = train_learner(settings, run, offline_buffer, encoders, actor, tracker)
         evaluated = evaluate_policy(settings, learned.policy, run.path / "evaluation")
         return publish_report(settings, run, learned, evaluated, tracker)

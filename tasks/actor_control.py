@@ -53,7 +53,11 @@ class RunActor(Protocol):
 
 @contextmanager
 def actor_of(config: TrainConfig, run: RunFolder) -> Iterator[RunActor]:
-    """Provide the run's actor, not started yet, and stop it afterwards, whatever happened."""
+    """Provide the run's actor, not acting yet, and stop it afterwards, whatever happened.
+
+    An actor of this machine is a process that already imports what it needs; it knows no learner and
+    touches no robot before `start`.
+    """
     actor = _DeployedActor(config, run) if runtime.deployment.id else _LocalActor(config, run)
     try:
         yield actor
@@ -69,6 +73,8 @@ class _LocalActor:
     def __init__(self, config: TrainConfig, run: RunFolder) -> None:
         self._config, self._run = config, run
         self._file = run.path / "actor_parameters.json"
+        self._file.unlink(missing_ok=True)  # an interrupted process of this run had another learner
+        self._started = False
         self._process = ManagedProcess(
             "actor",
             [sys.executable, "-m", "flows.actor", str(self._file)],
@@ -77,10 +83,11 @@ class _LocalActor:
             log=run.path / "actor.log",
             grace_s=_CANCEL_S,
         )
+        self._process.start()  # it imports, and then waits for its parameters
 
     def start(self, address: str) -> None:
+        self._started = True
         write_json(self._file, _parameters(self._config, self._run, address))
-        self._process.start()
 
     def check(self) -> None:
         if self._process.exit_code:
@@ -89,7 +96,7 @@ class _LocalActor:
             )
 
     def stop(self) -> None:
-        deadline = time.monotonic() + (_OWN_END_S if sys.exc_info()[0] is None else 0.0)
+        deadline = time.monotonic() + (_OWN_END_S if self._started and sys.exc_info()[0] is None else 0.0)
         while self._process.is_alive and time.monotonic() < deadline:
             time.sleep(0.05)
         self._process.stop()

@@ -28,3 +28,8 @@ def drive_robot(config: TrainConfig, address: str, run_id: str) -> dict[str, Any
             should_stop=lambda: watch.reason,
         )
     return {**vars(result), "cancelled": watch.reason is not None and result.reason == watch.reason}
+
+
+def import_ahead() -> None:
+    """Import what is slow to import, for a process that waits anyway."""
+    import hilserl.sim.env  # noqa: F401
