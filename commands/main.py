@@ -86,7 +86,7 @@ def validate(config: Config = "reach", set_: Set = None) -> None:
     from rich.table import Table
 
     from hilserl.config import load_config
-    from hilserl.data.validate import validate_dataset
+    from hilserl.data.validation import validate_dataset
     from hilserl.demonstrations import get_or_record
 
     settings = load_config(config, _overrides(set_, None))

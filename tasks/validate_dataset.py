@@ -8,7 +8,7 @@ from typing import Any
 from prefect import task
 
 from hilserl.config import TrainConfig
-from hilserl.data import validate
+from hilserl.data import validation
 from hilserl.data.offline_buffer import offline_buffer_inputs
 from hilserl.files import content_hash
 from hilserl.joints import RobotJointConverter
@@ -25,7 +25,7 @@ def validate_dataset_task(config: TrainConfig, dataset: Path, *, key: str) -> li
     Raises:
         DatasetError: Lists every finding that stops.
     """
-    report = validate.validate_dataset(config, dataset)
+    report = validation.validate_dataset(config, dataset)
     rows = [dict(row) for row in report.rows()]
     publish_table("validation", rows or [{"finding": "none: every check passed"}], f"Dataset {dataset}")
     report.raise_if_stopped()
@@ -35,8 +35,8 @@ def validate_dataset_task(config: TrainConfig, dataset: Path, *, key: str) -> li
 def validate_dataset(config: TrainConfig, dataset: Path) -> list[dict[str, Any]]:
     """Validate the dataset as this run would use it; an unchanged one was validated before."""
     if not (dataset / "meta" / "info.json").is_file():
-        validate.validate_dataset(config, dataset).raise_if_stopped()
+        validation.validate_dataset(config, dataset).raise_if_stopped()
     inputs = offline_buffer_inputs(config, dataset, RobotJointConverter(config))
-    key = content_hash([inputs, validate.validation_inputs(config)])
+    key = content_hash([inputs, validation.validation_inputs(config)])
     findings: list[dict[str, Any]] = run_verified(validate_dataset_task, key, [], config, dataset)
     return findings

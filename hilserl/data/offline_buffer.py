@@ -31,7 +31,7 @@ from hilserl.data.manifest import FORMAT_VERSION, MANIFEST, OfflineBufferManifes
 from hilserl.data.normalize import StateNormalizer
 from hilserl.data.picture import write_model_input
 from hilserl.data.preprocess import Preprocessor
-from hilserl.data.validate import validate_dataset
+from hilserl.data.validation import validate_dataset
 from hilserl.errors import CacheError, DatasetError, TrainingError
 from hilserl.files import atomic_directory, canonical_json, content_hash, file_hash, file_lock, require_free_space, source_hash, write_json
 from hilserl.progress import Progress, publish

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from hilserl.config.models import TrainConfig
-from hilserl.data import columns, convert, normalize, report, tables
+from hilserl.data import convert, normalize
 from hilserl.data import dataset as dataset_module
-from hilserl.data.columns import check_action, check_done, check_reward, check_state
 from hilserl.data.dataset import INDEX_KEYS, Dataset
-from hilserl.data.report import Finding, Severity, ValidationReport
-from hilserl.data.tables import check_episodes, check_frames
+from hilserl.data.validation import columns, findings, tables
+from hilserl.data.validation.columns import check_action, check_done, check_reward, check_state
+from hilserl.data.validation.findings import Finding, Severity, ValidationReport
+from hilserl.data.validation.tables import check_episodes, check_frames
 from hilserl.errors import DatasetError
 from hilserl.files import source_hash
 from hilserl.schema import ACTION_KEY, IMAGE_PREFIX, STATE_KEY, policy_schema
@@ -65,7 +66,7 @@ def validate_dataset(config: TrainConfig, root: Path) -> ValidationReport:
 def validation_inputs(config: TrainConfig) -> dict[str, Any]:
     """Return what decides a report besides `offline_buffer_inputs`: the rest of the key of a cached validation."""
     return {
-        "code": source_hash(columns, convert, dataset_module, normalize, report, tables, sys.modules[__name__]),
+        "code": source_hash(columns, convert, dataset_module, normalize, findings, tables, sys.modules[__name__]),
         "offline_buffer_capacity": config.policy.offline_buffer_capacity,
         "control_hz": config.robot.control_hz,
         "episode_steps": config.episode_steps,

@@ -7,8 +7,8 @@ from data_helpers import LENGTHS, drop_feature, edit_frames, edit_info, make_con
 
 from hilserl.config.models import TrainConfig
 from hilserl.data.dataset import Dataset
-from hilserl.data.report import Finding, ValidationReport
-from hilserl.data.validate import validate_dataset, validation_inputs
+from hilserl.data.validation import validate_dataset, validation_inputs
+from hilserl.data.validation.findings import Finding, ValidationReport
 from hilserl.data.writer import LEROBOT_JOINT_NAMES
 from hilserl.errors import DatasetError
 

@@ -9,7 +9,7 @@ import pandera.polars as pa
 import polars as pl
 
 from hilserl.data.dataset import DONE_KEY, INDEX_KEYS, REWARD_KEY, Dataset
-from hilserl.data.report import Finding
+from hilserl.data.validation.findings import Finding
 
 # Without a cap, a column that is bad in a million rows takes pandera 22 s to describe.
 _MAX_CASES = 20

@@ -19,7 +19,7 @@ from hilserl.data.convert import (
 )
 from hilserl.data.dataset import DONE_KEY, REWARD_KEY, Dataset
 from hilserl.data.normalize import state_problems
-from hilserl.data.report import Finding, Severity
+from hilserl.data.validation.findings import Finding, Severity
 from hilserl.data.writer import LEROBOT_JOINT_NAMES
 from hilserl.errors import DatasetError
 from hilserl.schema import ACTION_KEY, STATE_KEY, policy_schema, state_components
