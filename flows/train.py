@@ -11,6 +11,7 @@ disable_telemetry()
 
 from prefect import flow, runtime  # noqa: E402
 
+from flows.convert_shards import converting_on  # noqa: E402
 from hilserl.config import load_config  # noqa: E402
 from hilserl.config.overrides import TrainOverrides, overrides_to_dict  # noqa: E402
 from tasks.actor_control import actor_of  # noqa: E402
@@ -46,9 +47,9 @@ def hilserl(config: str = "configs/reach.yaml", overrides: TrainOverrides = Trai
     with tracking(settings, run) as tracker:
         with actor_of(settings, run) as actor:
             dataset = record_demonstrations(settings)
-            validate_dataset(settings, dataset)
+            validate_dataset(settings, dataset, tracker)
             encoders = pretrain_encoder(settings)
-            offline_buffer = build_offline_buffer(settings, dataset)
+            offline_buffer = build_offline_buffer(settings, dataset, converting_on(settings.conversion))
             learned = train_learner(settings, run, offline_buffer, encoders, actor, tracker)
         evaluated = evaluate_policy(settings, learned.policy, run.path / "evaluation")
         return publish_report(settings, run, learned, evaluated, tracker)

@@ -43,17 +43,15 @@ def demonstration_inputs(config: TrainConfig) -> dict[str, Any]:
 
 
 def demonstration_folder(config: TrainConfig) -> Path:
-    """Return where this configuration's demonstrations are: the user's folder, or our cache."""
-    if config.dataset.root is not None:
-        return config.dataset.root
+    """Return where the demonstrations that this configuration records are kept."""
     return home() / "datasets" / f"{config.dataset.repo_id.replace('/', '-')}-{content_hash(demonstration_inputs(config))}"
 
 
-def get_or_record(config: TrainConfig) -> Path:
-    """Return the folder of the demonstrations, recording them first where the configuration says so."""
-    folder = demonstration_folder(config)
+def get_or_record(config: TrainConfig) -> Path | None:
+    """Return the folder of the demonstrations, recording them first where the configuration says so; None where it names several."""
     if config.dataset.record is None:
-        return folder
+        return config.dataset.root
+    folder = demonstration_folder(config)
     with file_lock(folder.with_name(f"{folder.name}.lock")):
         if problems := verify_recording(folder):
             if folder.exists():

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +61,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         CacheError: The disk is full; names the folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -88,11 +89,12 @@ def fsync_directory(path: Path) -> None:
 
 
 @contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Fill a temporary folder that becomes `path` when the block succeeds.
 
     An existing `path` is replaced; if the block raises, it is kept and the temporary folder
-    is removed.
+    is removed. With `durable=False` nothing waits for the disk: whole after a crash of the process,
+    not after a power cut, so its reader must verify it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -100,7 +102,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     try:
         temporary.mkdir()
         yield temporary
-        for file in temporary.rglob("*"):
+        for file in temporary.rglob("*") if durable else ():
             if file.is_file():
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
@@ -111,7 +113,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             temporary.rename(path)
-        fsync_directory(path.parent)
+        if durable:
+            fsync_directory(path.parent)
     except Exception as error:  # safetensors, PyAV and others report a full disk as errors of their own
         if isinstance(error, OSError) or is_disk_full(error):
             raise disk_error(error, path.parent) from error
@@ -120,10 +123,20 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_abandoned(path: Path) -> None:
+    """Remove what a killed process left of `atomic_directory(path)`; what a living one fills stays."""
+    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+        pid = temporary.name.removesuffix(".tmp").rpartition(".")[2]
+        if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Tell whether `error`, or what it was raised from, says that the disk is full, in whatever library's words."""
     seen: BaseException | None = error
-    while seen is not None:
+    visited: set[int] = set()  # an error raised from itself, as `disk_error` makes them, is a circle
+    while seen is not None and id(seen) not in visited:
+        visited.add(id(seen))
         if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
         if any(words in str(seen) for words in ("No space left on device", "disk is full", "Disk quota exceeded")):

@@ -11,7 +11,7 @@ from hilserl.files import content_hash, source_hash
 from hilserl.robot.codec import ActionCodec
 from hilserl.robot.kinematics import Kinematics
 from hilserl.robot.state import assemble_state, joint_velocity
-from hilserl.robot.units import joints_from_lerobot
+from hilserl.robot.units import joints_from_lerobot, joints_to_lerobot
 
 
 class RobotJointConverter:
@@ -29,6 +29,18 @@ class RobotJointConverter:
 
         robot = self._config.robot.model_dump(mode="json", exclude={"id", "host", "cameras"})
         return content_hash([source_hash(codec, kinematics, least_squares, model, state, units, sys.modules[__name__]), robot])
+
+    def __reduce__(self) -> tuple[type[RobotJointConverter], tuple[TrainConfig]]:
+        """Travel to another thread or process as the configuration it was made from: kinematics own scratch memory."""
+        return RobotJointConverter, (self._config,)
+
+    def radians(self, joints: np.ndarray) -> np.ndarray:
+        """Convert joints (..., 6) from LeRobot's units to radians."""
+        return joints_from_lerobot(joints)
+
+    def lerobot_units(self, joints_rad: np.ndarray) -> np.ndarray:
+        """Convert joints (..., 6) from radians to LeRobot's units."""
+        return joints_to_lerobot(joints_rad)
 
     def state(self, joint_pos: np.ndarray) -> np.ndarray:
         """Compute the state of one episode, (T, S), from joints (T, 6); velocities by finite difference within it."""

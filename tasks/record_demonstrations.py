@@ -18,11 +18,11 @@ def record_demonstrations_task(config: TrainConfig, *, key: str) -> str:
     return str(get_or_record(config))
 
 
-def record_demonstrations(config: TrainConfig) -> Path:
-    """Return the dataset's folder; a recording made before from the same inputs is used again."""
-    folder = demonstration_folder(config)
+def record_demonstrations(config: TrainConfig) -> Path | None:
+    """Return the dataset's folder, None where there are several; a recording made before from the same inputs is used again."""
     if config.dataset.record is None:
-        return folder
+        return config.dataset.root
+    folder = demonstration_folder(config)
     key = content_hash(demonstration_inputs(config))
     run_verified(record_demonstrations_task, key, verify_recording(folder), config)
     return folder  # not the cached one, which may say where HILSERL_HOME was before it was moved

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hilserl", "tasks", "flows")
 
-BASE = {"errors", "files", "progress", "schema", "config", "telemetry"}
+BASE = {"errors", "files", "hash_memo", "progress", "schema", "config", "telemetry"}
 BELOW_THE_LOOPS = BASE | {"data", "sac", "link", "robot", "sim", "joints", "tracking", "runs", "policy", "pretraining", "evaluation"}
 
 # What each room of hilserl may import. A new room is added here, with as little as it needs.
@@ -22,6 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "progress": set(),
     "telemetry": set(),
     "files": {"errors"},
+    "hash_memo": {"errors", "files"},
     "config": {"errors"},
     "schema": {"config", "errors", "files"},
     "data": BASE,

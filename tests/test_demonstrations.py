@@ -80,7 +80,7 @@ def test_teleoperation_records_joints_in_lerobots_units_without_reward_or_done(r
 def test_converted_actions_are_those_of_the_policy_flavour(recorded, converted) -> None:
     _, buffer = converted
     wanted = recorded["policy"].column(ACTION_KEY)
-    error = np.abs(buffer.action - wanted)
+    error = np.abs(buffer.columns["action"] - wanted)
     # The codec accepts an inverse kinematics that ends 0.5 mm from its target, which is 0.025 of an action of 20 mm.
     assert error[:, :3].max() < 0.03
     assert np.median(error[:, :3]) < 0.002
@@ -92,7 +92,7 @@ def test_converted_states_are_those_of_the_environment(recorded, converted) -> N
     _, buffer = converted
     wanted = recorded["policy"].column(STATE_KEY)
     # float32 degrees: 4e-6 of them near 60, times ten for a velocity
-    np.testing.assert_allclose(buffer.state, wanted, atol=2e-5)
+    np.testing.assert_allclose(buffer.columns["state"], wanted, atol=2e-5)
 
 
 @pytest.mark.failure("D02")
@@ -100,9 +100,9 @@ def test_converted_states_are_those_of_the_environment(recorded, converted) -> N
 def test_converted_ends_pay_and_the_residual_is_reported(recorded, converted) -> None:
     manifest, buffer = converted
     assert manifest.episodes == 3 and manifest.positives_per_episode == (1, 1, 1)
-    np.testing.assert_array_equal(buffer.reward, recorded["policy"].column("next.reward"))
+    np.testing.assert_array_equal(buffer.columns["reward"], recorded["policy"].column("next.reward"))
     last = [episode.stop - 1 for episode in recorded["policy"].episodes]
-    assert buffer.terminated[last].all() and buffer.terminated.sum() == 3
+    assert buffer.columns["terminated"][last].all() and buffer.columns["terminated"].sum() == 3
     assert manifest.residual_m is not None and 0 <= manifest.residual_m["mean"] <= manifest.residual_m["max"] < 0.001  # [m]
 
 

@@ -6,23 +6,31 @@ dataset allows it, and this file stops where it does not.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from hilserl.config.models import TrainConfig
+from hilserl.config.models import DoneFrom, RewardFrom, Role, TrainConfig
 from hilserl.data.dataset import DONE_KEY, REWARD_KEY, Dataset
+from hilserl.data.recorded import ControlSteps, control_steps, recorded_state
 from hilserl.data.writer import LEROBOT_JOINT_NAMES
 from hilserl.errors import DatasetError
-from hilserl.schema import ACTION_KEY, STATE_KEY, policy_schema
+from hilserl.schema import ACTION_KEY, JOINT_NAMES, STATE_KEY, policy_schema, state_components
 
-RewardSource = Literal["column", "success_at_end", "none"]
-DoneSource = Literal["episode_table", "column_is_terminated"]
+RewardSource = RewardFrom
+DoneSource = DoneFrom
+# Dimensions of an action that move the tool; the rest is the gripper.
+MOTION_DIMS = 3
+ROLES: tuple[Role, ...] = ("demonstration", "correction", "failure")
+INTERVENTION_KEY = "complementary_info.is_intervention"
 # Rounding of float32 and of people's own clipping; anything further outside is another unit.
 ACTION_TOLERANCE = 1e-3
 # A dimension that moves less than this over all demonstrations teaches nothing.
 MIN_ACTION_RANGE = 1e-6
+# Steps that may leave [-1, 1] when deltas of several frames are added up, before the step size is called too small.
+MAX_CLIPPED_SHARE = 0.01
 
 
 class JointConverter(Protocol):
@@ -37,6 +45,12 @@ class JointConverter(Protocol):
     @property
     def version(self) -> str:
         """Identify code, model and settings."""
+
+    def radians(self, joints: np.ndarray) -> np.ndarray:
+        """Convert joints (..., 6) from LeRobot's units to radians."""
+
+    def lerobot_units(self, joints_rad: np.ndarray) -> np.ndarray:
+        """Convert joints (..., 6) from radians to LeRobot's units."""
 
     def state(self, joint_pos: np.ndarray) -> np.ndarray:
         """Compute the policy's state of one episode, shape (T, S), from joint positions, shape (T, 6)."""
@@ -53,9 +67,36 @@ class JointConverter(Protocol):
         """
 
 
+class SuccessJudge(Protocol):
+    """A success classifier, for datasets without a reward. Travels to other threads and processes by `pickle`, as its folder's name.
+
+    Attributes:
+        version: Identifies its weights, preprocessing and threshold; part of the buffer's cache key.
+        cameras: Names of the cameras that it looks at.
+    """
+
+    @property
+    def version(self) -> str:
+        """Identify weights, preprocessing and threshold."""
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Name the cameras that it looks at."""
+
+    def rewards(self, frames: Iterator[Mapping[str, np.ndarray]]) -> np.ndarray:
+        """Judge the frames of one episode, in order.
+
+        Args:
+            frames: Native frames by camera, uint8 RGB, shape (H, W, 3) each.
+
+        Returns:
+            Reward of each frame, float32, shape (T,): 1 where the task is done.
+        """
+
+
 @dataclass(frozen=True, eq=False)
 class PolicySteps:
-    """Every frame of a dataset in the policy's spaces; N rows in the dataset's order.
+    """The control steps of a dataset in the policy's spaces; N rows, in the dataset's order.
 
     Attributes:
         state: float32, shape (N, S), physical units.
@@ -65,7 +106,9 @@ class PolicySteps:
         truncated: bool, shape (N,): the recording stopped after this step; the task had not ended.
         has_next: bool, shape (N,): the next row is the next observation of the same episode.
         episode_index: int64, shape (N,).
-        clipped_steps: Steps whose action was clipped to [-1, 1].
+        role: uint8, shape (N,), places in `ROLES`.
+        frame_row: int64, shape (N,), row of `Dataset.frames` that the observation is taken from.
+        clipped_steps: Steps whose motion was clipped to [-1, 1].
         residual_m: Tool position error of converted actions, shape (N,) [m]; None where none were converted.
     """
 
@@ -76,6 +119,8 @@ class PolicySteps:
     truncated: np.ndarray
     has_next: np.ndarray
     episode_index: np.ndarray
+    role: np.ndarray
+    frame_row: np.ndarray
     clipped_steps: int
     residual_m: np.ndarray | None
 
@@ -84,41 +129,52 @@ class PolicySteps:
         return {int(e): int((self.reward[self.episode_index == e] > 0).sum()) for e in np.unique(self.episode_index)}
 
 
-def convert_steps(config: TrainConfig, dataset: Dataset, converter: JointConverter | None = None) -> PolicySteps:
+def convert_steps(
+    config: TrainConfig,
+    dataset: Dataset,
+    converter: JointConverter | None = None,
+    role: Role = "demonstration",
+    judged: np.ndarray | None = None,
+) -> PolicySteps:
     """Convert all columns but the images.
 
     Args:
         config: Says where state, action, reward and ends of episodes come from.
-        dataset: A dataset that passed validation.
+        dataset: A dataset that passed validation, or some of its episodes (`Dataset.select`).
         converter: Kinematics; needed for datasets recorded in joint space.
+        role: What the dataset shows; a `failure` is never rewarded.
+        judged: Reward of every frame by a success classifier, shape (T,), for `reward_from: classifier`.
 
     Raises:
         DatasetError: The dataset does not allow what the configuration asks for.
     """
-    reward = rewards(dataset, reward_source(config, dataset))
+    source = reward_source(config, dataset)
+    reward = rewards(dataset, source) if judged is None else judged
+    if role == "failure":
+        reward = np.zeros_like(reward)
     terminated, truncated = episode_ends(dataset, reward, config.dataset.done_from or "episode_table")
-    is_last = last_frames(dataset)
-    action, residual_m = _actions(config, dataset, converter)
-    outside = np.abs(action) > 1 + ACTION_TOLERANCE
-    if outside.any() and config.dataset.action_from == "column":
-        row, dimension = np.argwhere(outside)[0]
+    steps = control_steps(config, dataset)
+    action, residual_m = _actions(config, dataset, steps, converter)
+    clipped = (np.abs(action[:, :MOTION_DIMS]) > 1 + ACTION_TOLERANCE).any(axis=1)
+    if config.dataset.action_from == "column" and clipped.mean() > MAX_CLIPPED_SHARE:
+        needed = float(np.abs(action[:, :MOTION_DIMS]).max()) * config.robot.action_scale_m
         raise DatasetError(
-            f"{dataset.root}: action `{config.action_names[dimension]}` is {action[row, dimension]:.4g} at {place(dataset, int(row))}, "
-            "the policy acts in [-1, 1]. Metres, degrees or a 0/1/2 gripper must be converted when recording; "
-            "joint targets are converted by dataset: {action_from: joints}"
+            f"{dataset.root}: {clipped.sum()} of {len(action)} recorded motions are longer than robot.action_scale_m = "
+            f"{config.robot.action_scale_m:g} m allows in one step of {config.robot.control_hz:g} Hz; cut off, they would lead "
+            f"elsewhere. Set robot: {{action_scale_m: {needed:.3f}}}, or dataset: {{action_scale_m: ...}} to the recording's step"
         )
-    constant = constant_actions(action, config.action_names)
-    if constant:
-        raise DatasetError(f"{dataset.root}: {constant}")
+    is_last, ended = last_frames(dataset)[steps.last], np.logical_or.reduceat(terminated, steps.first)
     return PolicySteps(
-        state=_states(config, dataset, converter),
+        state=_states(config, dataset, steps, converter),
         action=np.clip(action, -1, 1).astype(np.float32),
-        reward=reward,
-        terminated=terminated,
-        truncated=truncated,
-        has_next=~is_last & ~terminated,
-        episode_index=dataset.column("episode_index").astype(np.int64),
-        clipped_steps=int(outside.any(axis=1).sum()),
+        reward=steps.largest(reward),
+        terminated=ended,
+        truncated=np.logical_or.reduceat(truncated, steps.first),
+        has_next=~is_last & ~ended,
+        episode_index=dataset.column("episode_index").astype(np.int64)[steps.first],
+        role=_roles(dataset, source, reward, role)[steps.first],
+        frame_row=steps.first,
+        clipped_steps=int(clipped.sum()),
         residual_m=residual_m,
     )
 
@@ -137,8 +193,14 @@ def reward_source(config: TrainConfig, dataset: Dataset) -> RewardSource:
 
 
 def needs_kinematics(config: TrainConfig, dataset: Dataset) -> bool:
-    """Tell whether state or action are recorded in joint space."""
-    return config.dataset.action_from == "joints" or (STATE_KEY in dataset.features and dataset.names(STATE_KEY) == LEROBOT_JOINT_NAMES)
+    """Tell whether actions are recorded in joint space, or a part of the state must be computed from joints."""
+    if config.dataset.action_from == "joints":
+        return True
+    if STATE_KEY not in dataset.features:
+        return False
+    recorded = recorded_state(config, dataset)
+    wanted = {component.name for component in state_components(config)}
+    return recorded is not None and (recorded.in_lerobot_units or not wanted <= set(recorded.components))
 
 
 def rewards(dataset: Dataset, source: RewardSource) -> np.ndarray:
@@ -149,6 +211,8 @@ def rewards(dataset: Dataset, source: RewardSource) -> np.ndarray:
         return dataset.column(REWARD_KEY).astype(np.float32)
     if source == "success_at_end":
         return last_frames(dataset).astype(np.float32)
+    if source == "classifier":
+        raise DatasetError(f"{dataset.root}: dataset.reward_from is `classifier`, and no classifier was given to judge its images")
     return np.zeros(len(dataset.frames), np.float32)
 
 
@@ -199,32 +263,100 @@ def place(dataset: Dataset, row: int) -> str:
     return f"episode {frames['episode_index']} frame {frames['frame_index']}"
 
 
-def _states(config: TrainConfig, dataset: Dataset, converter: JointConverter | None) -> np.ndarray:
-    wanted = policy_schema(config).observation[STATE_KEY]
-    if dataset.names(STATE_KEY) == wanted.names:
-        return dataset.column(STATE_KEY).astype(np.float32)
-    if dataset.names(STATE_KEY) != LEROBOT_JOINT_NAMES:
-        raise DatasetError(f"{dataset.root}: `{STATE_KEY}` is {dataset.names(STATE_KEY)}, the policy wants {wanted.names}")
-    converter = _required(dataset, converter)
-    joints = dataset.column(STATE_KEY).astype(np.float64)
-    state = np.concatenate([converter.state(joints[e.start : e.stop]) for e in dataset.episodes]).astype(np.float32)
-    if state.shape != (len(joints), *wanted.shape):
-        raise DatasetError(f"{dataset.root}: the kinematics gave states of shape {state.shape}, the policy wants {wanted.names}")
-    return state
+def _roles(dataset: Dataset, source: RewardSource, reward: np.ndarray, role: Role) -> np.ndarray:
+    """Tell what each frame shows: as its dataset, except human corrections, and episodes that were judged and failed."""
+    roles = np.full(len(reward), ROLES.index(role), np.uint8)
+    if role == "demonstration" and source in ("column", "classifier"):
+        for episode in dataset.episodes:
+            if not (reward[episode.start : episode.stop] > 0).any():
+                roles[episode.start : episode.stop] = ROLES.index("failure")
+    if INTERVENTION_KEY in dataset.frames.columns:
+        roles[dataset.column(INTERVENTION_KEY).astype(bool).reshape(-1)] = ROLES.index("correction")
+    return roles
 
 
-def _actions(config: TrainConfig, dataset: Dataset, converter: JointConverter | None) -> tuple[np.ndarray, np.ndarray | None]:
+def _states(config: TrainConfig, dataset: Dataset, steps: ControlSteps, converter: JointConverter | None) -> np.ndarray:
+    wanted = state_components(config)
+    recorded = recorded_state(config, dataset)
+    if recorded is None:
+        names = policy_schema(config).observation[STATE_KEY].names
+        raise DatasetError(f"{dataset.root}: `{STATE_KEY}` is {dataset.names(STATE_KEY)}, the policy wants {names}")
+    values = dataset.column(STATE_KEY)[steps.first].astype(np.float64)
+    computed = [component.name for component in wanted if component.name not in recorded.components]
+    if computed and "joint_pos" not in recorded.components:
+        raise DatasetError(f"{dataset.root}: `{STATE_KEY}` lacks {computed}, and no joint positions to compute them from")
+    parts: dict[str, np.ndarray] = {name: recorded.part(values, name) for name in recorded.components}
+    if recorded.in_lerobot_units:
+        converter = _required(dataset, converter)
+        zero = converter.radians(np.zeros(len(JOINT_NAMES)))
+        joints = parts["joint_pos"]
+        parts["joint_pos"] = converter.radians(joints)
+        if "joint_vel" in parts:
+            parts["joint_vel"] = converter.radians(parts["joint_vel"]) - zero
+    elif computed:
+        joints = _required(dataset, converter).lerobot_units(parts["joint_pos"])
+    if computed:
+        starts = np.flatnonzero(np.diff(dataset.column("episode_index")[steps.first], prepend=-1))
+        full = np.concatenate([_required(dataset, converter).state(part) for part in np.split(joints, starts[1:])])
+        if full.shape != (len(values), sum(len(component.labels) for component in wanted)):
+            parts_wanted = [component.name for component in wanted]
+            raise DatasetError(f"{dataset.root}: the kinematics gave states of shape {full.shape}, the policy wants {parts_wanted}")
+        start = 0
+        for component in wanted:
+            stop = start + len(component.labels)
+            parts.setdefault(component.name, full[:, start:stop])
+            start = stop
+    return np.concatenate([parts[component.name] for component in wanted], axis=1).astype(np.float32)
+
+
+def _actions(
+    config: TrainConfig, dataset: Dataset, steps: ControlSteps, converter: JointConverter | None
+) -> tuple[np.ndarray, np.ndarray | None]:
     action = dataset.column(ACTION_KEY).astype(np.float64)
     if config.dataset.action_from == "column":
-        if action.shape[1:] != (len(config.action_names),):
-            raise DatasetError(f"{dataset.root}: actions have shape {action.shape[1:]}, the policy acts in {config.action_names}")
-        return action, None
+        return steps.sum(_policy_actions(config, dataset, action)), None
     converter = _required(dataset, converter)
-    if dataset.names(STATE_KEY) != LEROBOT_JOINT_NAMES or dataset.names(ACTION_KEY) != LEROBOT_JOINT_NAMES:
-        raise DatasetError(f"{dataset.root}: dataset.action_from is `joints`, which needs state and action to be {LEROBOT_JOINT_NAMES}")
-    joints = dataset.column(STATE_KEY).astype(np.float64)
-    parts = [converter.actions(joints[e.start : e.stop], action[e.start : e.stop]) for e in dataset.episodes]
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]).astype(np.float32)
+    recorded = recorded_state(config, dataset)
+    if recorded is None or "joint_pos" not in recorded.components or action.shape[1:] != (len(JOINT_NAMES),):
+        raise DatasetError(
+            f"{dataset.root}: dataset.action_from is `joints`, which needs the measured joints in `{STATE_KEY}` and six joint targets "
+            f"{LEROBOT_JOINT_NAMES} as `{ACTION_KEY}`; they are {dataset.names(STATE_KEY)} and {dataset.names(ACTION_KEY)}"
+        )
+    joints = recorded.part(dataset.column(STATE_KEY).astype(np.float64), "joint_pos")[steps.first]
+    # What was commanded during a control step is where the last target within it led.
+    targets = action[steps.last]
+    if not recorded.in_lerobot_units:
+        joints, targets = converter.lerobot_units(joints), converter.lerobot_units(targets)
+    actions, residuals = converter.actions(joints, targets)
+    return actions, residuals.astype(np.float32)
+
+
+def _policy_actions(config: TrainConfig, dataset: Dataset, action: np.ndarray) -> np.ndarray:
+    """Check recorded policy actions, shape (T, A), and bring them to this run's step size and gripper coding."""
+    names = config.action_names
+    if action.shape[1:] != (len(names),):
+        raise DatasetError(f"{dataset.root}: actions have shape {action.shape[1:]}, the policy acts in {names}")
+    action = action.copy()
+    if config.dataset.gripper == "discrete" and "gripper" in names:
+        column = names.index("gripper")
+        wrong = np.flatnonzero(~np.isin(action[:, column], (0, 1, 2)))
+        if len(wrong):
+            raise DatasetError(
+                f"{dataset.root}: `gripper` is {action[wrong[0], column]:.4g} at {place(dataset, int(wrong[0]))}; "
+                "dataset.gripper is `discrete`, which knows 0 (close), 1 (stay) and 2 (open). "
+                "Set dataset: {gripper: continuous} if it is a motion in [-1, 1]"
+            )
+        action[:, column] -= 1
+    outside = np.argwhere(np.abs(action) > 1 + ACTION_TOLERANCE)
+    if len(outside):
+        row, dimension = outside[0]
+        raise DatasetError(
+            f"{dataset.root}: action `{names[dimension]}` is {action[row, dimension]:.4g} at {place(dataset, int(row))}, "
+            "the policy acts in [-1, 1]. Metres, degrees or a 0/1/2 gripper must be converted when recording, or named: "
+            "joint targets are converted by dataset: {action_from: joints}, a 0/1/2 gripper by dataset: {gripper: discrete}"
+        )
+    action[:, :MOTION_DIMS] *= (config.dataset.action_scale_m or config.robot.action_scale_m) / config.robot.action_scale_m
+    return action
 
 
 def _required(dataset: Dataset, converter: JointConverter | None) -> JointConverter:

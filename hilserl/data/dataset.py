@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from hilserl.errors import DatasetError
-from hilserl.files import file_hash
+from hilserl.hash_memo import HashMemo
 from hilserl.schema import IMAGE_PREFIX
 
 CODEBASE_VERSION = "v3.0"
@@ -45,6 +45,19 @@ class VideoSpan:
 
 
 @dataclass(frozen=True)
+class DataSpan:
+    """Where the rows of one episode lie.
+
+    Attributes:
+        path: Parquet file, relative to the dataset's root.
+        first_row: Row of `Dataset.frames` that the file begins with.
+    """
+
+    path: Path
+    first_row: int
+
+
+@dataclass(frozen=True)
 class Episode:
     """One row of the episode table; `start` and `stop` are rows of `Dataset.frames`."""
 
@@ -53,6 +66,7 @@ class Episode:
     start: int
     stop: int
     videos: Mapping[str, VideoSpan]
+    data: DataSpan | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,8 @@ class Dataset:
             raise DatasetError(f"{path}: not readable ({type(error).__name__}: {error}). {_EXPECTED}") from error
         if version != CODEBASE_VERSION:
             raise DatasetError(
-                f"{path}: codebase_version is {version!r}, this reads {CODEBASE_VERSION!r}. Convert it with LeRobot's converter."
+                f"{path}: codebase_version is {version!r}, this reads {CODEBASE_VERSION!r}. "
+                f"`hilserl dataset upgrade {root} --into NEW_FOLDER` writes a copy in that version and leaves this one as it is."
             )
         if not isinstance(features, dict) or fps <= 0:
             raise DatasetError(f"{path}: `features` must be a table and `fps` positive (got {fps:g}). {_EXPECTED}")
@@ -129,6 +144,22 @@ class Dataset:
                 names = [name for part in names.values() for name in part]
         return tuple(map(str, names)) if names else None
 
+    def select(self, positions: Sequence[int]) -> Self:
+        """View some episodes as a dataset of their own; reads only their rows.
+
+        Args:
+            positions: Places in the episode table; the view's rows and episodes are in this order.
+        """
+        chosen = [self.episodes[position] for position in positions]
+        starts = np.cumsum([0, *(episode.length for episode in chosen)])
+        view = type(self)(self.root, self.info)
+        # The two tables are computed on first use; a view has them from the start.
+        view.__dict__["frames"] = pl.concat([self._rows_of(episode) for episode in chosen])
+        view.__dict__["episodes"] = tuple(
+            replace(episode, start=int(start), stop=int(start) + episode.length) for episode, start in zip(chosen, starts[:-1], strict=True)
+        )
+        return view
+
     @cached_property
     def frames(self) -> pl.DataFrame:
         """Return one row a frame, in the order of the files; vectors as fixed-size arrays, shape-(1,) features as scalars.
@@ -136,7 +167,25 @@ class Dataset:
         Raises:
             DatasetError: A file is missing or damaged, or rows of one vector differ in length.
         """
-        table = self._read(sorted((self.root / "data").glob("chunk-*/file-*.parquet")), "data/chunk-*/file-*.parquet")
+        return self._fixed(self._read(sorted((self.root / "data").glob("chunk-*/file-*.parquet")), "data/chunk-*/file-*.parquet"))
+
+    def _rows_of(self, episode: Episode) -> pl.DataFrame:
+        if "frames" in self.__dict__ or episode.data is None:
+            return self.frames[episode.start : episode.stop]
+        path, offset = self.root / episode.data.path, episode.start - episode.data.first_row
+        try:
+            table = pl.scan_parquet(path).slice(offset, episode.length).collect()
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise DatasetError(
+                f"{path}: cannot read the rows of episode {episode.index} ({error}). The file is truncated or damaged: restore it, or "
+                f"leave the episode out with dataset: {{exclude_episodes: [{episode.index}]}}"
+            ) from error
+        if table.height != episode.length or (table["episode_index"] != episode.index).any():
+            raise DatasetError(f"{path}: rows {offset} to {offset + episode.length} are not those of episode {episode.index}. {_EXPECTED}")
+        return self._fixed(table)
+
+    def _fixed(self, table: pl.DataFrame) -> pl.DataFrame:
+        """Turn lists into fixed-size arrays, and those of one element into scalars."""
         fixed = []
         for key, dtype in table.schema.items():
             if not isinstance(dtype, pl.List | pl.Array):
@@ -163,21 +212,30 @@ class Dataset:
         table = self._read(sorted((self.root / "meta" / "episodes").glob("chunk-*/file-*.parquet")), "meta/episodes/chunk-*/file-*.parquet")
         videos = [key for key in self.camera_keys if self.features[key]["dtype"] == "video"]
         wanted = list(_EPISODE_COLUMNS)
+        wanted += ["data/chunk_index", "data/file_index"]
         wanted += [f"videos/{key}/{name}" for key in videos for name in ("chunk_index", "file_index", "from_timestamp")]
         missing = [name for name in wanted if name not in table.columns]
         if missing:
             raise DatasetError(f"{self.root}: the episode table lacks {missing}. {_EXPECTED}")
         rows = table.select(wanted).to_dicts()
-        return tuple(
-            Episode(
-                row["episode_index"],
-                row["length"],
-                row["dataset_from_index"],
-                row["dataset_to_index"],
-                {key: self._span(key, row) for key in videos},
-            )
-            for row in rows
-        )
+        # Many episodes share a file, and building a path takes longer than everything else here.
+        data_file, video_file = cache(self._data_file), cache(self._video_file)
+        first_rows: dict[Path, int] = {}
+        for row in rows:
+            first_rows.setdefault(data_file(row["data/chunk_index"], row["data/file_index"]), row["dataset_from_index"])
+        found = []
+        for row in rows:
+            data = data_file(row["data/chunk_index"], row["data/file_index"])
+            spans = {
+                key: VideoSpan(
+                    video_file(key, row[f"videos/{key}/chunk_index"], row[f"videos/{key}/file_index"]),
+                    float(row[f"videos/{key}/from_timestamp"]),
+                )
+                for key in videos
+            }
+            start, stop = row["dataset_from_index"], row["dataset_to_index"]
+            found.append(Episode(row["episode_index"], row["length"], start, stop, spans, DataSpan(data, first_rows[data])))
+        return tuple(found)
 
     def column(self, key: str) -> np.ndarray:
         """Return one column of `frames` as an array, shape (N, ...)."""
@@ -185,19 +243,25 @@ class Dataset:
         shape = self.shape(key) if key in self.features else (1,)
         return values.reshape(len(values), *shape) if len(shape) > 1 else values
 
-    def content_hash(self) -> str:
-        """Hash names and contents of everything under meta/, data/ and videos/ (SHA-256, 64 hex digits)."""
-        digest = hashlib.sha256()
-        for part in ("data", "meta", "videos"):
-            for path in sorted(path for path in (self.root / part).rglob("*") if path.is_file()):
-                digest.update(f"{path.relative_to(self.root).as_posix()}\0{file_hash(path)}\n".encode())
+    def files(self) -> list[Path]:
+        """List every file under meta/, data/ and videos/, in order."""
+        return sorted(path for part in ("data", "meta", "videos") for path in (self.root / part).rglob("*") if path.is_file())
+
+    def content_hash(self, memo: HashMemo | None = None) -> str:
+        """Hash names and contents of `files()` (SHA-256, 64 hex digits); unchanged files are remembered by `memo`."""
+        paths, digest = self.files(), hashlib.sha256()
+        hashes = (memo or HashMemo(None)).sha256_of(paths)
+        for path in paths:
+            digest.update(f"{path.relative_to(self.root).as_posix()}\0{hashes[path]}\n".encode())
         return digest.hexdigest()
 
-    def _span(self, key: str, row: Mapping[str, Any]) -> VideoSpan:
+    def _data_file(self, chunk: int, file: int) -> Path:
+        pattern = self.info.get("data_path") or "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+        return Path(pattern.format(chunk_index=chunk, file_index=file))
+
+    def _video_file(self, key: str, chunk: int, file: int) -> Path:
         pattern = self.info.get("video_path") or "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-        chunk, file = row[f"videos/{key}/chunk_index"], row[f"videos/{key}/file_index"]
-        path = Path(pattern.format(video_key=key, chunk_index=chunk, file_index=file))
-        return VideoSpan(path, float(row[f"videos/{key}/from_timestamp"]))
+        return Path(pattern.format(video_key=key, chunk_index=chunk, file_index=file))
 
     def _read(self, paths: list[Path], pattern: str) -> pl.DataFrame:
         if not paths:

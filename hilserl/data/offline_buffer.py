@@ -1,51 +1,67 @@
-"""Build the offline buffer once: every frame decoded once, stored as uint8 in memory-mapped files.
+"""The offline buffer: what the learner starts from, converted once and found again by content.
 
-A buffer is a folder of `.npy` files, a `manifest.json` written last, and `model_input.png`, which shows
-what the policy sees. Its name is the hash of everything that went in: the dataset's content, the
-preprocessor, the conversion's settings and the code. A hit is believed only after the files on disk were
-compared with the manifest.
+A buffer is a folder with a `manifest.json`, which lists shards (see `shards.py`), and `model_input.png`,
+which shows what the policy sees. Its name is the hash of everything that went in: the datasets' content,
+the preprocessor, the conversion's settings and the code. A hit is believed only after the files on disk
+were compared with the manifest.
 
-Rows are frames, in the dataset's order. A row is a usable transition when it is terminated or has a next
-row; the last frame of a truncated episode has no next observation and is left out (counted in the manifest).
+Rows are control steps, in the order of the datasets and their episodes. A row is a usable transition when
+it is terminated or has a next row; the last step of a truncated episode has no next observation and is
+left out (counted in the manifest).
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-import hilserl.schema
 from hilserl.config.models import TrainConfig
-from hilserl.data import convert, dataset, decode, normalize, preprocess
-from hilserl.data.convert import JointConverter, PolicySteps, convert_steps, place
+from hilserl.data.conversion_plan import ConversionPlan, LoadJudge, plan_conversion
+from hilserl.data.convert import ROLES, JointConverter, constant_actions
 from hilserl.data.dataset import Dataset
-from hilserl.data.decode import decode_camera
-from hilserl.data.manifest import FORMAT_VERSION, MANIFEST, OfflineBufferManifest, changed_inputs, verify_offline_buffer
+from hilserl.data.decode import decode_frames, rgb
+from hilserl.data.manifest import (
+    FORMAT_VERSION,
+    MANIFEST,
+    SHARDS,
+    OfflineBufferManifest,
+    SourceRecord,
+    changed_inputs,
+    verified_memo,
+    verify_offline_buffer,
+    verify_shard,
+)
 from hilserl.data.normalize import StateNormalizer
 from hilserl.data.picture import write_model_input
-from hilserl.data.preprocess import Preprocessor
+from hilserl.data.shard_store import ShardStore, joined_failures, run_in_threads
+from hilserl.data.shards import COLUMNS, ShardJob, ShardRecord, shard_folder
 from hilserl.data.validation import validate_dataset
-from hilserl.errors import CacheError, DatasetError, TrainingError
-from hilserl.files import atomic_directory, canonical_json, content_hash, file_hash, file_lock, require_free_space, source_hash, write_json
+from hilserl.errors import CacheError, DatasetError
+from hilserl.files import atomic_directory, file_lock, require_free_space, write_json
+from hilserl.hash_memo import HashMemo
 from hilserl.progress import Progress, publish
-from hilserl.schema import IMAGE_PREFIX, state_components
+from hilserl.schema import IMAGE_PREFIX, policy_schema, state_components
 
 __all__ = [
     "STAGE",
     "OfflineBuffer",
     "OfflineBufferManifest",
-    "build_offline_buffer",
+    "OfflineShard",
+    "assemble_offline_buffer",
+    "convert_missing",
     "get_or_build",
+    "missing_shards",
     "offline_buffer_folder",
-    "offline_buffer_inputs",
-    "offline_buffer_key",
+    "plan_conversion",
     "verify_offline_buffer",
 ]
 
@@ -53,31 +69,10 @@ STAGE = "build-offline-buffer"
 PICTURE = "model_input.png"
 _PREFIX = "offline-buffer-"
 _PUBLISH_EVERY_S = 0.2
-_COLUMNS = ("state", "action", "reward", "terminated", "truncated", "has_next", "episode_index")
+_COPIES_AT_ONCE = 8
 
-
-def offline_buffer_inputs(config: TrainConfig, root: Path, converter: JointConverter | None = None) -> dict[str, Any]:
-    """Collect everything that decides a buffer's content, as plain JSON values; reads the whole dataset to hash it."""
-    preprocessor, source = Preprocessor.from_config(config), Dataset.open(root)
-    inputs = {
-        "format_version": FORMAT_VERSION,
-        "code": source_hash(convert, dataset, decode, normalize, preprocess, hilserl.schema, sys.modules[__name__]),
-        "dataset": source.content_hash(),
-        "preprocessor": preprocessor.to_dict(),
-        "conversion": {
-            "reward_from": config.dataset.reward_from,
-            "done_from": config.dataset.done_from,
-            "action_from": config.dataset.action_from,
-            "allow_constant": list(config.observation.allow_constant),
-        },
-        "kinematics": converter.version if converter and convert.needs_kinematics(config, source) else None,
-    }
-    return json.loads(canonical_json(inputs))  # lists for tuples, as a manifest on disk has them
-
-
-def offline_buffer_key(config: TrainConfig, root: Path, converter: JointConverter | None = None) -> str:
-    """Hash `offline_buffer_inputs`."""
-    return content_hash(offline_buffer_inputs(config, root, converter))
+RunJobs = Callable[[Sequence[ShardJob], ShardStore | Path, Callable[[float], None]], list[BaseException]]
+"""Convert jobs into shards in a folder or shared store, report frames done, and return what failed."""
 
 
 def offline_buffer_folder(cache_folder: Path, key: str) -> Path:
@@ -85,172 +80,295 @@ def offline_buffer_folder(cache_folder: Path, key: str) -> Path:
     return cache_folder / f"{_PREFIX}{key}"
 
 
-def build_offline_buffer(config: TrainConfig, root: Path, folder: Path, converter: JointConverter | None = None) -> OfflineBufferManifest:
-    """Validate, convert and decode the dataset at `root` into `folder`, which appears complete or not at all.
-
-    Publishes `Progress("build-offline-buffer")` in frames.
-
-    Raises:
-        DatasetError: The dataset cannot be used as configured, or a video is damaged.
-        CacheError: Not enough space on the disk.
-    """
-    started = time.perf_counter()
-    inputs = offline_buffer_inputs(config, root, converter)
-    validate_dataset(config, root).raise_if_stopped()
-    source = Dataset.open(root)
-    steps = convert_steps(config, source, converter)
-    preprocessor = Preprocessor.from_config(config)
-    normalizer = StateNormalizer.fit(steps.state, state_components(config), config.observation.allow_constant)
-    rows = len(steps.reward)
-    image_bytes = sum(rows * int(np.prod(view.resize)) * 3 for view in preprocessor.views.values())
-    needed = image_bytes + sum(getattr(steps, name).nbytes for name in _COLUMNS)
-    require_free_space(folder.parent, int(needed * 1.05) + (1 << 20), f"the offline buffer of {rows} frames")
-    with atomic_directory(folder) as temporary:
-        for name in _COLUMNS:
-            np.save(temporary / f"{name}.npy", getattr(steps, name), allow_pickle=False)
-        first_frames = _decode_images(source, preprocessor, temporary, rows)
-        write_model_input(temporary / PICTURE, first_frames)
-        seconds = time.perf_counter() - started
-        manifest = _manifest(inputs, steps, normalizer, temporary, seconds, rows * len(preprocessor.views))
-        write_json(temporary / MANIFEST, manifest.to_dict())
-    return OfflineBufferManifest.read(folder)
-
-
 def get_or_build(
-    config: TrainConfig, root: Path, cache_folder: Path, converter: JointConverter | None = None
+    config: TrainConfig,
+    root: Path | None,
+    cache_folder: Path,
+    converter: JointConverter | None = None,
+    run_jobs: RunJobs | None = None,
+    load_judge: LoadJudge | None = None,
 ) -> tuple[OfflineBufferManifest, bool, str]:
-    """Return the buffer for these inputs, built if it is not there or no longer what its manifest says.
+    """Return the buffer of a run's datasets, built if it is not there or no longer what its manifest says.
 
-    One process builds at a time; the others wait and then use what it built.
+    One process builds at a time; the others wait and then use what it built. What an interrupted build
+    finished is kept. Publishes `Progress("build-offline-buffer")` in recorded frames.
+
+    Args:
+        config: The run's configuration.
+        root: Folder of the dataset made for `dataset.record`; otherwise the configuration names the datasets.
+        cache_folder: Where buffers and shards are kept.
+        converter: Kinematics; needed for datasets recorded in joint space.
+        run_jobs: Who converts; by default threads of this process, one a core.
+        load_judge: Opens success classifiers; needed for `reward_from: classifier`.
 
     Returns:
         The manifest, whether it was there already, and why or why not.
+
+    Raises:
+        DatasetError: A dataset cannot be used as configured, or episodes are damaged; names all of them.
+        CacheError: Not enough space on the disk.
     """
-    inputs = offline_buffer_inputs(config, root, converter)
-    key = content_hash(inputs)
-    folder = offline_buffer_folder(cache_folder, key)
+    plan = plan_conversion(config, root, cache_folder, converter, load_judge)
+    folder = offline_buffer_folder(cache_folder, plan.key)
     with file_lock(cache_folder / f".{folder.name}.lock"):
-        reasons = verify_offline_buffer(folder, key, inputs)
+        reasons = verify_offline_buffer(folder, plan.key, plan.inputs)
         if not reasons:
             return OfflineBufferManifest.read(folder), True, f"{folder.name}: verified on disk"
-        reason = "; ".join(reasons) if folder.exists() else _why_new(cache_folder, inputs)
+        reason = "; ".join(reasons[:5]) if folder.exists() else _why_new(cache_folder, plan.inputs)
         publish(Progress(STAGE, message=f"building: {reason}"))
-        return build_offline_buffer(config, root, folder, converter), False, reason
+        started = time.perf_counter()
+        for source in plan.sources:
+            validate_dataset(source.config, source.root, check_videos="none").raise_if_stopped()
+        jobs = missing_shards(plan, cache_folder)
+        convert_missing(plan, jobs, cache_folder, run_jobs)
+        manifest = assemble_offline_buffer(plan, cache_folder, converted={job.key for job in jobs}, seconds=time.perf_counter() - started)
+        return manifest, False, reason
+
+
+def missing_shards(plan: ConversionPlan, cache_folder: Path) -> list[ShardJob]:
+    """List the shards that are not there, or not as they were written, the largest first."""
+    store, memo = cache_folder / SHARDS, verified_memo(cache_folder)
+    missing = {job.key: job for job in plan.jobs if not _is_whole(store, job.key, memo)}
+    memo.save()
+    return sorted(missing.values(), key=lambda job: -job.frames)
+
+
+def convert_missing(plan: ConversionPlan, jobs: Sequence[ShardJob], cache_folder: Path, run_jobs: RunJobs | None = None) -> None:
+    """Convert `jobs`; those that succeed stay even if another fails.
+
+    Raises:
+        DatasetError: Names every episode that could not be converted.
+        CacheError: Not enough space on the disk.
+    """
+    if not jobs:
+        return
+    schema = policy_schema(plan.config)
+    row_bytes = sum(
+        int(np.prod(feature.shape)) * np.dtype(feature.dtype).itemsize for feature in (*schema.observation.values(), schema.action)
+    )
+    frames = sum(job.frames for job in jobs)
+    store = cache_folder / SHARDS
+    require_free_space(store, int(frames * row_bytes * 1.05) + (1 << 20), f"the offline buffer of {frames} frames")
+    run = run_jobs or partial(run_in_threads, workers=plan.config.conversion.workers)
+    shared = ShardStore(plan.config.conversion.store) if plan.config.conversion.store else None
+    with _counted(frames) as on_frames:
+        failures = run(jobs, shared or store, on_frames)
+        if shared is not None:
+            _fetch(shared, jobs, store)
+    memo = verified_memo(cache_folder)
+    for job in jobs:
+        folder = shard_folder(store, job.key)
+        if folder.is_dir():
+            for name, file in ShardRecord.read(folder).files.items():
+                memo.put(folder / name, file["sha256"])
+    memo.save()
+    if failures:
+        raise joined_failures(failures, len(jobs))
+
+
+def assemble_offline_buffer(plan: ConversionPlan, cache_folder: Path, *, converted: set[str], seconds: float) -> OfflineBufferManifest:
+    """Write the manifest and the picture of a buffer whose shards are all there.
+
+    Raises:
+        DatasetError: A scalar of the state or an action never changes over all datasets, or is in another unit.
+        CacheError: A shard is missing.
+    """
+    started = time.perf_counter()
+    folder, store = offline_buffer_folder(cache_folder, plan.key), cache_folder / SHARDS
+    records = {job.key: ShardRecord.read(shard_folder(store, job.key)) for job in plan.jobs}
+    config, ordered = plan.config, [records[job.key] for job in plan.jobs]
+    if not ordered:
+        raise DatasetError("no episode is left: dataset.exclude_episodes names all of them")
+    constant = constant_actions(_extremes([record.action_range for record in ordered]), config.action_names)
+    if constant:
+        raise DatasetError(f"{', '.join(str(source.root) for source in plan.sources)}: {constant}")
+    states = _extremes([record.state_range for record in ordered])
+    normalizer = StateNormalizer.fit(states, state_components(config), config.observation.allow_constant)
+    residuals = [record.residual_m for record in ordered if record.residual_m is not None]
+    rows = sum(record.rows for record in ordered)
+    frames = sum(job.frames for job in plan.jobs if job.key in converted)
+    with atomic_directory(folder) as temporary:
+        write_model_input(temporary / PICTURE, _first_frames(plan, store))
+        seconds += time.perf_counter() - started
+        manifest = OfflineBufferManifest(
+            format_version=FORMAT_VERSION,
+            key=plan.key,
+            inputs=plan.inputs,
+            sources=_sources(plan, records),
+            shards=records,
+            rows=rows,
+            transitions=sum(record.transitions for record in ordered),
+            dropped=rows - sum(record.transitions for record in ordered),
+            episodes=sum(len(record.episode_rows) for record in ordered),
+            positives_per_episode=tuple(count for record in ordered for count in record.positives),
+            roles={role: sum(record.roles[number] for record in ordered) for number, role in enumerate(ROLES)},
+            normalizer=normalizer.to_dict(),
+            clipped_steps=sum(record.clipped_steps for record in ordered),
+            residual_m={"mean": sum(r[0] for r in residuals) / rows, "max": max(r[1] for r in residuals)} if residuals else None,
+            size_bytes=sum(file["bytes"] for record in records.values() for file in record.files.values())
+            + (temporary / PICTURE).stat().st_size,
+            converted_shards=len(converted & records.keys()),
+            reused_shards=len(records.keys() - converted),
+            seconds=round(seconds, 3),
+            frames_per_s=round(frames / seconds, 1),
+            folder=folder,
+        )
+        write_json(temporary / MANIFEST, manifest.to_dict())
+    return manifest
+
+
+@dataclass(frozen=True, eq=False)
+class OfflineShard:
+    """Some episodes of a buffer; arrays are memory-mapped, read-only, n rows. No next row lies outside.
+
+    Attributes:
+        weight: How often a transition of it is drawn, relative to 1.
+        images: uint8, shape (n, H, W, 3), by image key with prefix.
+        columns: Structured array of `shards.columns_dtype`, shape (n,).
+    """
+
+    weight: float
+    images: Mapping[str, np.ndarray]
+    columns: np.ndarray
+
+    @property
+    def transition_rows(self) -> np.ndarray:
+        """Rows that are usable transitions, int64, ascending."""
+        return np.flatnonzero(self.columns["terminated"] | self.columns["has_next"])
+
+    @property
+    def next_rows(self) -> np.ndarray:
+        """Row of the next observation of every transition, int64; a terminated one names itself (never bootstrapped)."""
+        rows = self.transition_rows
+        return np.where(self.columns["has_next"][rows], rows + 1, rows)
 
 
 @dataclass(frozen=True, eq=False)
 class OfflineBuffer:
-    """A buffer opened for reading; arrays are memory-mapped, read-only, N rows.
+    """A buffer opened for reading. Shards are mapped when they are reached, so opening costs the same at any size.
+
+    The properties named as columns hold all N rows in memory, for looking at small buffers.
 
     Attributes:
         manifest: What it holds.
-        images: uint8, shape (N, H, W, 3), by image key with prefix.
-        state: float32, shape (N, S), physical units.
-        action: float32, shape (N, A), in [-1, 1].
-        reward: float32, shape (N,).
-        terminated: bool, shape (N,).
-        truncated: bool, shape (N,).
-        has_next: bool, shape (N,).
-        episode_index: int64, shape (N,).
     """
 
     manifest: OfflineBufferManifest
-    images: Mapping[str, np.ndarray]
-    state: np.ndarray
-    action: np.ndarray
-    reward: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    has_next: np.ndarray
-    episode_index: np.ndarray
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Map a buffer that `get_or_build` or `verify_offline_buffer` found good.
+        """Open a buffer that `get_or_build` or `verify_offline_buffer` found good.
 
         Raises:
-            CacheError: The manifest or a file is missing or has another shape.
+            CacheError: There is no readable manifest.
         """
-        manifest = OfflineBufferManifest.read(folder)
-        arrays = {}
-        for name in manifest.files:
-            if not name.endswith(".npy"):
-                continue
-            try:
-                arrays[name.removesuffix(".npy")] = np.load(folder / name, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
-                raise CacheError(f"{folder / name}: {error}. Delete the folder to rebuild it.") from error
-        if any(len(array) != manifest.rows for array in arrays.values()):
-            raise CacheError(f"{folder}: files have { ({n: len(a) for n, a in arrays.items()}) } rows, the manifest {manifest.rows}")
-        images = {name: array for name, array in arrays.items() if name.startswith(IMAGE_PREFIX)}
-        return cls(manifest, images, **{name: arrays[name] for name in _COLUMNS})
+        return cls(OfflineBufferManifest.read(folder))
+
+    def shards(self) -> Iterator[OfflineShard]:
+        """Map one shard after the other, in order.
+
+        Raises:
+            CacheError: A file is missing or has another shape.
+        """
+        for source in self.manifest.sources:
+            for key in source.shards:
+                yield self._map(self.manifest.shards[key], source.weight)
 
     @property
     def normalizer(self) -> StateNormalizer:
         """Scaling of the state, fitted on all rows."""
         return StateNormalizer.from_dict(self.manifest.normalizer)
 
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """All rows but the images, as `OfflineShard.columns`; `episode` counts from 0 over the whole buffer."""
+        parts, first = [], 0
+        for shard in self.shards():
+            part = np.array(shard.columns)
+            part["episode"] += first
+            first = int(part["episode"][-1]) + 1
+            parts.append(part)
+        return np.concatenate(parts)
+
+    @cached_property
+    def images(self) -> dict[str, np.ndarray]:
+        """All images, uint8, shape (N, H, W, 3), by image key with prefix."""
+        shards = list(self.shards())
+        return {key: np.concatenate([shard.images[key] for shard in shards]) for key in shards[0].images}
+
     @property
     def transition_rows(self) -> np.ndarray:
         """Rows that are usable transitions, int64, ascending."""
-        return np.flatnonzero(self.terminated | self.has_next)
+        return np.flatnonzero(self.columns["terminated"] | self.columns["has_next"])
 
-    @property
-    def next_rows(self) -> np.ndarray:
-        """Row of the next observation of every transition, int64; a terminated one names itself (never bootstrapped)."""
-        rows = self.transition_rows
-        return np.where(self.has_next[rows], rows + 1, rows)
-
-
-def _decode_images(source: Dataset, preprocessor: Preprocessor, folder: Path, rows: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Decode all cameras into `folder`; return the first frame of each, raw and as the policy sees it."""
-    first_frames: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    total, done, published = rows * len(preprocessor.views), 0, 0.0
-    for camera, view in preprocessor.views.items():
-        key = IMAGE_PREFIX + camera
-        images = np.lib.format.open_memmap(folder / f"{key}.npy", mode="w+", dtype=np.uint8, shape=(rows, *view.resize, 3))
-        for row, frame in decode_camera(source, key):
+    def _map(self, record: ShardRecord, weight: float) -> OfflineShard:
+        folder = shard_folder(self.manifest.shard_store, record.key)
+        arrays = {}
+        for name in record.files:
             try:
-                images[row] = preprocessor.image(camera, frame)
-            except TrainingError as error:
-                raise DatasetError(f"{source.root}: {place(source, row)}: {error}") from error
-            if row == 0:
-                first_frames[camera] = (frame, images[0].copy())
-            done += 1
-            if time.monotonic() - published >= _PUBLISH_EVERY_S or done == total:
-                published = time.monotonic()
-                publish(Progress(STAGE, done, total, "frames", f"decoding {camera}"))
-        images.flush()
-        del images
-    return first_frames
+                arrays[name] = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise CacheError(f"{folder / name}: {error}. Run the same command again: the shard is converted anew.") from error
+            if len(arrays[name]) != record.rows:
+                raise CacheError(f"{folder / name} has {len(arrays[name])} rows, the manifest says {record.rows}. Delete {folder}.")
+        images = {name.removesuffix(".npy"): array for name, array in arrays.items() if name.startswith(IMAGE_PREFIX)}
+        return OfflineShard(weight, images, arrays[COLUMNS])
 
 
-def _manifest(
-    inputs: Mapping[str, Any], steps: PolicySteps, normalizer: StateNormalizer, folder: Path, seconds: float, decoded: int
-) -> OfflineBufferManifest:
-    files: dict[str, dict[str, Any]] = {
-        path.name: {"bytes": path.stat().st_size, "sha256": file_hash(path)} for path in sorted(folder.iterdir())
-    }
-    usable = int((steps.terminated | steps.has_next).sum())
-    residual = steps.residual_m
-    return OfflineBufferManifest(
-        format_version=FORMAT_VERSION,
-        key=content_hash(inputs),
-        inputs=inputs,
-        files=files,
-        rows=len(steps.reward),
-        transitions=usable,
-        dropped=len(steps.reward) - usable,
-        episodes=len(np.unique(steps.episode_index)),
-        positives_per_episode=tuple(steps.positives_per_episode().values()),
-        normalizer=normalizer.to_dict(),
-        clipped_steps=steps.clipped_steps,
-        residual_m=None if residual is None else {"mean": float(residual.mean()), "max": float(residual.max())},
-        size_bytes=sum(file["bytes"] for file in files.values()),
-        seconds=round(seconds, 3),
-        frames_per_s=round(decoded / seconds, 1),
-        folder=folder,
-    )
+def _is_whole(store: Path, key: str, memo: HashMemo) -> bool:
+    try:
+        return not verify_shard(store, ShardRecord.read(shard_folder(store, key)), memo)
+    except CacheError:
+        return False
+
+
+def _extremes(ranges: Sequence[tuple[tuple[float, ...], tuple[float, ...]]]) -> np.ndarray:
+    """Join (lowest, highest) of several shards into one array of two rows."""
+    return np.array([np.min([low for low, _ in ranges], axis=0), np.max([high for _, high in ranges], axis=0)])
+
+
+def _sources(plan: ConversionPlan, records: Mapping[str, ShardRecord]) -> tuple[SourceRecord, ...]:
+    found = []
+    for number, source in enumerate(plan.sources):
+        jobs = [job for job in plan.jobs if job.source == number]
+        rows = sum(records[job.key].rows for job in jobs)
+        keys = tuple(job.key for job in jobs)
+        found.append(SourceRecord(str(source.root), source.weight, source.role, plan.episodes[number], keys, rows))
+    return tuple(found)
+
+
+def _first_frames(plan: ConversionPlan, store: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the first frame of each camera: as recorded, and as it is in the buffer."""
+    first = plan.jobs[0]
+    dataset = Dataset.open(first.root).select(first.positions[:1])
+    frames = {}
+    for camera in plan.config.observation.images:
+        key = IMAGE_PREFIX + camera
+        _, frame = next(decode_frames(dataset, key))
+        seen = np.load(shard_folder(store, first.key) / f"{key}.npy", mmap_mode="r", allow_pickle=False)
+        frames[camera] = (rgb(frame), np.array(seen[0]))
+    return frames
+
+
+def _fetch(shared: ShardStore, jobs: Sequence[ShardJob], store: Path) -> None:
+    """Copy what is in the shared store to this machine."""
+    with ThreadPoolExecutor(_COPIES_AT_ONCE) as pool:
+        list(pool.map(lambda job: shared.fetch(job.key, store) if shared.has(job.key) else None, jobs))
+
+
+@contextmanager
+def _counted(total: int) -> Iterator[Callable[[float], None]]:
+    """Publish the frames that any number of threads report."""
+    state = {"done": 0.0, "published": 0.0}
+
+    def on_frames(frames: float) -> None:
+        state["done"] += frames
+        if time.monotonic() - state["published"] >= _PUBLISH_EVERY_S:
+            state["published"] = time.monotonic()
+            publish(Progress(STAGE, min(round(state["done"]), total), total, "frames", "decoding"))
+
+    yield on_frames
+    publish(Progress(STAGE, total, total, "frames", "decoding"))
 
 
 def _why_new(cache_folder: Path, inputs: Mapping[str, Any]) -> str:
@@ -258,11 +376,11 @@ def _why_new(cache_folder: Path, inputs: Mapping[str, Any]) -> str:
     known = []
     for path in cache_folder.glob(f"{_PREFIX}*/{MANIFEST}"):
         try:
-            manifest = OfflineBufferManifest.read(path.parent)
-        except CacheError:
+            before = json.loads(path.read_text())["inputs"]
+        except (OSError, ValueError, KeyError):
             continue  # Another format or damaged: it says nothing about these inputs.
-        known.append((len(changed_inputs(manifest.inputs, inputs)), -path.stat().st_mtime, manifest))
+        known.append((len(changed_inputs(before, inputs)), -path.stat().st_mtime, path.parent.name, before))
     if not known:
         return "no buffer yet"
-    nearest = min(known, key=lambda entry: entry[:2])[2]
-    return f"compared with {nearest.folder.name}: " + "; ".join(changed_inputs(nearest.inputs, inputs))
+    _, _, name, before = min(known, key=lambda entry: entry[:2])
+    return f"compared with {name}: " + "; ".join(changed_inputs(before, inputs))

@@ -25,6 +25,10 @@ __all__ = ["CameraView", "Preprocessor", "StateNormalizer"]
 FORMAT_VERSION = 1
 
 
+# Each thread that preprocesses is one of several already; OpenCV's own pool would only get in their way.
+cv2.setNumThreads(1)
+
+
 @dataclass(frozen=True)
 class CameraView:
     """How one camera's native frame becomes the policy's image; sizes are (height, width) [px].

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from hilserl.config.models import TrainConfig
+from hilserl.data.augment import SHIFT_PX
 from hilserl.data.normalize import StateNormalizer
-from hilserl.data.offline_buffer import OfflineBuffer
+from hilserl.data.offline_buffer import OfflineBuffer, OfflineShard
 from hilserl.data.replay import NO_ROW, ArraySpec, Batch, ReplayBuffer, concatenate
 from hilserl.errors import TrainingError
 from hilserl.learner.statistics import ReturnBound
@@ -37,7 +38,9 @@ class Experience:
     """Online ring and pinned offline buffer, fed step by step, sampled half and half.
 
     Observations are stored as the networks take them: the state in physical units, and per camera
-    either the frozen encoder's features (float32) or, when the encoder is trained, uint8 images.
+    either the frozen encoder's features (float32) or, when the encoder is trained, uint8 images, which
+    every sampled batch shows shifted at random. This is the one place where images are augmented, and
+    what is stored decides it: features are never shifted, images always.
     """
 
     def __init__(self, config: TrainConfig, architecture: PolicyArchitecture, frozen_vision: Vision, *, seed: int) -> None:
@@ -48,7 +51,7 @@ class Experience:
         parts = {STATE_KEY: ArraySpec((architecture.state_dim,), "float32")}
         for camera, (height, width) in architecture.cameras.items():
             frozen = camera in frozen_vision.encoders
-            parts[camera] = ArraySpec((feature_dims[camera],), "float32") if frozen else ArraySpec((height, width, 3), "uint8")
+            parts[camera] = ArraySpec((feature_dims[camera],), "float32") if frozen else ArraySpec((height, width, 3), "uint8", SHIFT_PX)
         policy = config.policy
         self.online = ReplayBuffer(policy.online_buffer_capacity, parts, architecture.action_dim)
         self.offline = ReplayBuffer(policy.offline_buffer_capacity, parts, architecture.action_dim)
@@ -62,25 +65,32 @@ class Experience:
     def add_demonstrations(self, buffer: OfflineBuffer) -> None:
         """Copy the offline buffer in, and pin it: online data never evict it."""
         self._normalizer = buffer.normalizer
-        rows = np.empty(buffer.manifest.rows, np.int64)
-        for start in range(0, len(rows), _ENCODE_CHUNK):
-            chunk = slice(start, min(start + _ENCODE_CHUNK, len(rows)))
-            images = {camera: buffer.images[IMAGE_PREFIX + camera][chunk] for camera in self._cameras}
-            encoded = self._encode(buffer.state[chunk], images)
-            for offset in range(chunk.stop - chunk.start):
-                rows[start + offset] = self.offline.add_observation({name: array[offset] for name, array in encoded.items()})
-        for source, following in zip(buffer.transition_rows, buffer.next_rows, strict=True):
-            self.offline.add_transition(
-                int(rows[source]),
-                int(rows[following]),
-                action=buffer.action[source],
-                reward=float(buffer.reward[source]),
-                terminated=bool(buffer.terminated[source]),
-            )
-            self.return_bound.add(float(buffer.reward[source]), terminated=bool(buffer.terminated[source]))
+        for shard in buffer.shards():
+            self._add_shard(shard)
         if not len(self.offline):
             raise TrainingError("the offline buffer holds no transition: every episode has a single frame and no reward.")
         self.offline.pin()
+
+    def _add_shard(self, shard: OfflineShard) -> None:
+        columns = shard.columns
+        rows = np.empty(len(columns), np.int64)
+        for start in range(0, len(rows), _ENCODE_CHUNK):
+            chunk = slice(start, min(start + _ENCODE_CHUNK, len(rows)))
+            images = {camera: shard.images[IMAGE_PREFIX + camera][chunk] for camera in self._cameras}
+            encoded = self._encode(columns["state"][chunk], images)
+            for offset in range(chunk.stop - chunk.start):
+                rows[start + offset] = self.offline.add_observation({name: array[offset] for name, array in encoded.items()})
+        for source, following in zip(shard.transition_rows, shard.next_rows, strict=True):
+            reward, terminated = float(columns["reward"][source]), bool(columns["terminated"][source])
+            self.offline.add_transition(
+                int(rows[source]),
+                int(rows[following]),
+                action=columns["action"][source],
+                reward=reward,
+                terminated=terminated,
+                weight=shard.weight,
+            )
+            self.return_bound.add(reward, terminated=terminated)
 
     def add(self, actor_id: str, step: Step) -> None:
         """Take one step of one actor; it becomes a transition once its next observation is known.

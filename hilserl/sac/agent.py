@@ -16,7 +16,7 @@ from hilserl.errors import TrainingError
 from hilserl.files import content_hash
 from hilserl.sac import losses
 from hilserl.sac.networks import CriticEnsemble, InputSpec, SquashedGaussianActor, StateScaling, sample_squashed
-from hilserl.sac.vision import SmallCnn, random_shift
+from hilserl.sac.vision import SmallCnn
 
 STATE_KEY = "observation.state"
 
@@ -27,7 +27,7 @@ class TensorBatch:
 
     Attributes:
         state, next_state: Physical units, (B, S).
-        images, next_images: By camera: features (B, F) of a frozen encoder, or uint8 (B, H, W, C).
+        images, next_images: By camera: features (B, F) of a frozen encoder, or uint8 (B, H, W, C), already shifted at random.
         action: (B, A) in [-1, 1].
         reward: (B,).
         terminated: 1.0 where the task ended, (B,).
@@ -110,8 +110,6 @@ class SacAgent:
         Returns:
             Scalars without gradient, still tensors so that nothing waits for the device.
         """
-        if self.vision.encoders:
-            batch = self._augmented(batch)
         state, next_state = self.scaling(batch.state), self.scaling(batch.next_state)
         temperature = self.log_temperature.detach().exp()
         target = self._target(batch, next_state, temperature)
@@ -172,13 +170,6 @@ class SacAgent:
         if self.config.use_backup_entropy:
             next_q = next_q - temperature * log_probability
         return losses.td_target(batch.reward, batch.terminated, next_q, self.config.discount)
-
-    def _augmented(self, batch: TensorBatch) -> TensorBatch:
-        shifted = {
-            key: {name: random_shift(value, self.generator) if name in self.vision.encoders else value for name, value in images.items()}
-            for key, images in (("images", batch.images), ("next_images", batch.next_images))
-        }
-        return TensorBatch(**{**vars(batch), **shifted})
 
     def _noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.generator).to(self.device)

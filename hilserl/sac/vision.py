@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class SpatialSoftmax(nn.Module):
@@ -55,25 +54,3 @@ class SmallCnn(nn.Module):
         pixels = images.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
         keypoints = self.keypoints(self.convolutions(pixels))
         return keypoints, self.head(keypoints)
-
-
-def random_shift(images: Tensor, generator: torch.Generator, *, pad: int = 4) -> Tensor:
-    """Shift each image by up to `pad` pixels, replicating the border (DrQ, arXiv 2004.13649).
-
-    Args:
-        images: uint8, (B, H, W, C).
-        generator: Source of the shifts.
-        pad: Largest shift [px].
-
-    Returns:
-        uint8, (B, H, W, C).
-    """
-    batch, height, width, _ = images.shape
-    padded = F.pad(images.permute(0, 3, 1, 2).float(), (pad,) * 4, mode="replicate")
-    top = torch.randint(0, 2 * pad + 1, (batch, 1), generator=generator)
-    left = torch.randint(0, 2 * pad + 1, (batch, 1), generator=generator)
-    rows = (top + torch.arange(height))[:, None, :, None]
-    columns = (left + torch.arange(width))[:, None, None, :]
-    index = torch.arange(batch)[:, None, None, None]
-    channels = torch.arange(images.shape[3])[None, :, None, None]
-    return padded[index, channels, rows, columns].permute(0, 2, 3, 1).to(torch.uint8)

@@ -17,12 +17,12 @@ LENGTHS = (6, 8, 7, 8)
 REWARDED = (0, 1, 2)  # episode 3 ran out of time
 
 
-def make_config(root: Path | str = "unused", **dataset: object) -> TrainConfig:
+def make_config(root: Path | str | None = "unused", **dataset: object) -> TrainConfig:
     return TrainConfig.model_validate(
         {
             "robot": {"cameras": {"wrist": {"height": NATIVE[0], "width": NATIVE[1]}}},
             "observation": {"images": {"wrist": {"crop": [0, 16, 96, 96], "resize": [48, 48]}}},
-            "dataset": {"root": str(root), **dataset},
+            "dataset": {"root": None if root is None else str(root), **dataset},
         }
     )
 
@@ -125,6 +125,12 @@ class ToyArm:
     def __init__(self, config: TrainConfig) -> None:
         self._actions = len(config.action_names)
         self._states = policy_schema(config).observation["observation.state"].shape[0]
+
+    def radians(self, joints: np.ndarray) -> np.ndarray:
+        return np.radians(joints)
+
+    def lerobot_units(self, joints_rad: np.ndarray) -> np.ndarray:
+        return np.degrees(joints_rad)
 
     def state(self, joint_pos: np.ndarray) -> np.ndarray:
         velocity = np.diff(joint_pos, axis=0, prepend=joint_pos[:1]) * 10

@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,3 +110,101 @@ def test_concatenate_keeps_rows_aligned() -> None:
     both = concatenate(first.sample(4, np.random.default_rng(0)), second.sample(4, np.random.default_rng(0)))
     assert both.observation["observation.state"][:, 0].tolist() == [1] * 4 + [2] * 4
     assert (both.action[:, 0] == both.observation["observation.state"][:, 1]).all()
+
+
+def add_weighted(buffer: ReplayBuffer, stream: int, weights: list[float]) -> None:
+    """An episode of which step `time` has the weight `weights[time]`."""
+    row = buffer.add_observation(observation(stream, 0))
+    for time, weight in enumerate(weights):
+        following = buffer.add_observation(observation(stream, time + 1))
+        buffer.add_transition(row, following, action=np.zeros(1), reward=0.0, terminated=False, weight=weight)
+        row = following
+
+
+def chi_square_per_freedom(buffer: ReplayBuffer, weights: dict[tuple[int, int], float], draws: int = 30_000) -> float:
+    """How far the drawn transitions are from their weights; 1 is expected."""
+    seen = buffer.sample(draws, np.random.default_rng(0)).observation["observation.state"].astype(int)
+    places, counts = np.unique(seen, axis=0, return_counts=True)
+    assert {tuple(place) for place in places.tolist()} == set(weights)
+    total = sum(weights.values())
+    expected = np.array([draws * weights[tuple(place)] / total for place in places.tolist()])
+    return float(((counts - expected) ** 2 / expected).sum() / (len(weights) - 1))
+
+
+def test_transitions_are_drawn_in_proportion_to_their_weight() -> None:
+    buffer = ReplayBuffer(30, PARTS, 1)
+    weights = [1.0, 2.0, 0.25, 7.0, 0.5, 3.0, 1.0, 1.0, 4.5, 0.1]
+    add_weighted(buffer, 1, weights)
+    assert chi_square_per_freedom(buffer, {(1, time): weight for time, weight in enumerate(weights)}) < 2.2
+    assert chi_square_per_freedom(buffer, {(1, time): 1.0 for time in range(10)}) > 100  # the statistic can tell
+
+
+def test_eviction_keeps_the_weights_right() -> None:
+    buffer = ReplayBuffer(12, PARTS, 1)
+    add_weighted(buffer, 1, [3.0, 1.0])
+    buffer.pin()
+    add_weighted(buffer, 2, [200.0, 1e-3, 5.0])  # the extremes are evicted below, and a row is used again with another weight
+    add_weighted(buffer, 3, [2.0] * 7)
+    kept = {(1, 0): 3.0, (1, 1): 1.0} | {(3, time): 2.0 for time in range(7)}
+    assert len(buffer) == len(kept) and chi_square_per_freedom(buffer, kept) < 2.2
+    assert (buffer._lightest, buffer._heaviest) == (1.0, 3.0)  # else draws are thrown away for what is no longer there
+
+
+@given(episodes=st.lists(st.lists(st.sampled_from([0.5, 1.0, 2.0, 8.0]), min_size=1, max_size=6), min_size=1, max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_the_extremes_are_those_of_what_is_held(episodes: list[list[float]]) -> None:
+    buffer = ReplayBuffer(10, PARTS, 1)
+    for stream, weights in enumerate(episodes):
+        add_weighted(buffer, stream, weights)
+        if len(buffer):
+            seen = buffer.sample(300, np.random.default_rng(0)).observation["observation.state"].astype(int)
+            held = [episodes[stream][time] for stream, time in np.unique(seen, axis=0)]
+            assert len(held) == len(buffer)
+            assert (buffer._lightest, buffer._heaviest) == (min(held), max(held))
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+def test_equal_weights_draw_what_was_drawn_without_weights(weight: float) -> None:
+    """The random stream of earlier results: one draw of `integers`, and nothing thrown away."""
+    buffer = ReplayBuffer(30, PARTS, 1)
+    add_weighted(buffer, 1, [weight] * 20)
+    generator, reference = np.random.default_rng(3), np.random.default_rng(3)
+    batch = buffer.sample(64, generator)
+    assert (batch.observation["observation.state"][:, 1] == buffer._valid[reference.integers(0, 20, 64)]).all()
+    assert generator.bit_generator.state == reference.bit_generator.state
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, np.inf, np.nan])
+def test_a_weight_is_positive(weight: float) -> None:
+    with pytest.raises(AssertionError):
+        add_weighted(ReplayBuffer(30, PARTS, 1), 1, [weight])
+
+
+def test_images_are_shifted_where_the_parts_say_so_and_their_rows_stay_right() -> None:
+    """Each image is one of the 81 shifts of its own row's, and an observation's shift is not its next one's."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (6, 12, 10, 3), np.uint8)
+    parts = PARTS | {"shifted": ArraySpec((12, 10, 3), "uint8", shift_px=4), "still": ArraySpec((12, 10, 3), "uint8")}
+    buffer = ReplayBuffer(6, parts, 1)
+    rows = [buffer.add_observation(observation(0, time) | {"shifted": image, "still": image}) for time, image in enumerate(images)]
+    for row, following in itertools.pairwise(rows):
+        buffer.add_transition(row, following, action=np.zeros(1), reward=0.0, terminated=False)
+    assert (buffer.observation(3)["shifted"] == images[3]).all()
+    padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)), mode="edge")
+    batch = buffer.sample(200, np.random.default_rng(1))
+
+    def shifts(seen: dict[str, np.ndarray]) -> list[tuple[int, int]]:
+        times = seen["observation.state"][:, 1].astype(int)
+        assert (seen["still"] == images[times]).all()
+        found = []
+        for time, image in zip(times, seen["shifted"], strict=True):
+            windows = np.lib.stride_tricks.sliding_window_view(padded[time], (12, 10, 3))[:, :, 0]
+            ((down, right),) = np.argwhere((windows == image).all(axis=(2, 3, 4))).tolist()
+            found.append((down, right))
+        return found
+
+    now, following = shifts(batch.observation), shifts(batch.next_observation)
+    assert len(set(now)) > 60 and sum(a == b for a, b in zip(now, following, strict=True)) < 15
+    again = buffer.sample(200, np.random.default_rng(1))
+    assert (again.observation["shifted"] == batch.observation["shifted"]).all()
+    assert (again.next_observation["shifted"] == batch.next_observation["shifted"]).all()

@@ -18,7 +18,6 @@ from hilserl.learner.experience import Experience
 from hilserl.learner.statistics import ReturnBound
 from hilserl.link.messages import Step
 from hilserl.policy import PolicyArchitecture
-from hilserl.sac import agent as agent_module
 from hilserl.sac.agent import SacAgent, Vision
 from hilserl.sac.networks import StateScaling
 from hilserl.schema import IMAGE_PREFIX, STATE_KEY
@@ -144,7 +143,7 @@ def test_a_thousand_interventions_evict_no_demonstration(tiny_config, tiny_buffe
     for actor_id, step in steps_of(0, [Episode((True,) * 12, True, False)] * 80):
         experience.add(actor_id, step)
     kept = experience.offline.sample(20_000, np.random.default_rng(0)).observation[STATE_KEY]
-    shown = {row.tobytes() for row in demos.state[demos.transition_rows]}
+    shown = {row.tobytes() for row in demos.columns["state"][demos.transition_rows]}
     assert shown <= {row.tobytes() for row in kept}
     assert experience.offline.evicted > 900
 
@@ -160,7 +159,7 @@ def test_a_batch_is_half_online_and_half_demonstrations(tiny_config, tiny_buffer
 
 
 @pytest.mark.failure("L09")
-def test_frozen_features_are_the_encoders_of_the_images_and_are_not_shifted(monkeypatch) -> None:
+def test_frozen_features_are_the_encoders_of_the_images_and_are_not_shifted() -> None:
     config = TrainConfig(observation=ObservationConfig(images={"wrist": ImageConfig(resize=(32, 32))}))
     architecture = PolicyArchitecture.from_config(config)
     encoders = architecture.encoders()
@@ -177,16 +176,10 @@ def test_frozen_features_are_the_encoders_of_the_images_and_are_not_shifted(monk
         time = int(np.flatnonzero((states == now).all(axis=1))[0])
         with torch.inference_mode():
             torch.testing.assert_close(features, encoders["wrist"](torch.from_numpy(images[time : time + 1]))[0], rtol=1e-5, atol=1e-5)
-    shifts = []
-    monkeypatch.setattr(agent_module, "random_shift", lambda images, generator: shifts.append(1) or images)
-    small = config.policy.model_copy(update={"hidden_dims": (8,), "latent_dim": 4})
-    scaling = StateScaling(torch.zeros(architecture.state_dim), torch.ones(architecture.state_dim))
-    SacAgent(small, architecture.input_spec(), scaling, {}, seed=0).update(batch, update_actor=True)
-    assert not shifts
 
 
 @pytest.mark.failure("L09")
-def test_an_encoder_that_is_trained_sees_shifted_images_at_every_update(monkeypatch) -> None:
+def test_an_encoder_that_is_trained_sees_images_shifted_exactly_once() -> None:
     config = TrainConfig.model_validate(
         {"observation": {"images": {"wrist": {"resize": [32, 32]}}}, "encoder": {"type": "cnn", "freeze": False}}
     )
@@ -194,21 +187,25 @@ def test_an_encoder_that_is_trained_sees_shifted_images_at_every_update(monkeypa
     experience = Experience(config, architecture, NONE, seed=0)
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     seen = {STATE_KEY: np.zeros(architecture.state_dim, np.float32), IMAGE_PREFIX + "wrist": image}
-    experience.add("a", Step(0, 0, seen, np.zeros(3, np.float32), 0.0, False, True, False, seen))
-    batch = experience._to_tensors(experience.online.sample(4, experience.generator))
-    assert batch.images["wrist"].dtype == torch.uint8 and (batch.images["wrist"][0].numpy() == image).all()
-    shifted = []
-    shift = agent_module.random_shift
-
-    def noting(images, generator):
-        shifted.append(shift(images, generator))
-        return shifted[-1]
-
-    monkeypatch.setattr(agent_module, "random_shift", noting)
+    experience.add("a", Step(0, 0, seen, np.zeros(3, np.float32), 0.0, False, True, True, seen))  # a human's: in both buffers
     small = config.policy.model_copy(update={"hidden_dims": (8,), "latent_dim": 4})
     scaling = StateScaling(torch.zeros(architecture.state_dim), torch.ones(architecture.state_dim))
-    SacAgent(small, architecture.input_spec(), scaling, architecture.encoders(), seed=0).update(batch, update_actor=True)
-    assert len(shifted) == 2 and not torch.equal(shifted[0], batch.images["wrist"])  # now and next
+    agent = SacAgent(small, architecture.input_spec(), scaling, architecture.encoders(), seed=0)
+    encoded: list[torch.Tensor] = []
+    for encoder in (agent.vision.encoders["wrist"], agent.target_vision.encoders["wrist"]):
+        encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(inputs[0].clone()))
+    batch = experience.sample(40)  # half of it online, half of it the human's
+    agent.update(batch, update_actor=True)
+    assert len(encoded) == 3  # next (for the action), next (for the target), now
+    assert torch.equal(encoded[0], batch.next_images["wrist"]) and torch.equal(encoded[1], encoded[0])
+    assert torch.equal(encoded[2], batch.images["wrist"])  # nothing shifts them a second time
+    padded = np.pad(image, ((4, 4), (4, 4), (0, 0)), mode="edge")
+    shifts = {padded[y : y + 32, x : x + 32].tobytes() for y in range(9) for x in range(9)}
+    for images in encoded:
+        drawn = [shown.numpy().tobytes() for shown in images]
+        assert set(drawn) <= shifts and len(set(drawn)) > 20 and drawn[0] != drawn[1]
+    assert not torch.equal(encoded[0], encoded[2])
+    assert not torch.equal(experience.sample(40).images["wrist"], encoded[2])  # at every update anew
 
 
 @pytest.mark.failure("L12")
@@ -240,7 +237,7 @@ def test_online_state_in_another_unit_stops_and_is_named(tiny_config: TrainConfi
         action = np.zeros(architecture.action_dim, np.float32)
         return Step(0, number, {STATE_KEY: observed}, action, 0.0, terminated=False, truncated=False, is_intervention=False)
 
-    radians = np.array(demonstrations.state[0])
+    radians = np.array(demonstrations.columns["state"][0])
     experience.add("arm", step(0, radians))
     degrees = radians.copy()
     degrees[:6] = np.rad2deg(degrees[:6])

@@ -72,8 +72,11 @@ def test_interventions_join_the_demonstrations_and_replace_none(trained, tiny_bu
     demos = OfflineBuffer.open(tiny_buffer)
     taught = keys_of(actor.steps)
     taught = [k for k, (step, _) in zip(taught, transitions_of(actor.steps), strict=True) if step.is_intervention]
-    rows = list(zip(demos.transition_rows, demos.next_rows, strict=True))
-    shown = {key(demos.state[r], demos.state[n], demos.action[r], demos.reward[r], demos.terminated[r]) for r, n in rows}
+    shown = set()
+    for shard in demos.shards():
+        columns = shard.columns
+        for row, following in zip(columns[shard.transition_rows], columns[shard.next_rows], strict=True):
+            shown.add(key(row["state"], following["state"], row["action"], row["reward"], row["terminated"]))
     assert taught, "the simulated human never took over: the test shows nothing"
     assert contents(offline) == shown | set(taught)
     assert offline.pinned == demos.manifest.rows

@@ -7,7 +7,7 @@ from hilserl.config.models import PolicyConfig
 from hilserl.errors import TrainingError
 from hilserl.sac.agent import SacAgent, TensorBatch
 from hilserl.sac.networks import InputSpec, StateScaling
-from hilserl.sac.vision import SmallCnn, SpatialSoftmax, random_shift
+from hilserl.sac.vision import SmallCnn, SpatialSoftmax
 
 SPEC = InputSpec(5, {"wrist": 7}, 2)
 
@@ -147,14 +147,3 @@ def test_spatial_softmax_finds_a_peak() -> None:
     maps = torch.full((1, 1, 11, 11), -50.0)
     maps[0, 0, 2, 8] = 50.0  # row 2, column 8
     torch.testing.assert_close(SpatialSoftmax(11, 11)(maps), torch.tensor([[0.6, -0.6]]))
-
-
-def test_random_shift_moves_pixels_without_inventing_any() -> None:
-    images = torch.arange(2 * 12 * 12 * 3, dtype=torch.int64).remainder(256).to(torch.uint8).reshape(2, 12, 12, 3)
-    generator = torch.Generator().manual_seed(0)
-    shifted = random_shift(images, generator, pad=2)
-    assert shifted.shape == images.shape and shifted.dtype == torch.uint8
-    inner = shifted[:, 2:-2, 2:-2]
-    for image, patch in zip(images, inner, strict=True):
-        windows = image.unfold(0, 8, 1).unfold(1, 8, 1).permute(0, 1, 3, 4, 2)
-        assert any(torch.equal(window, patch) for row in windows for window in row)
