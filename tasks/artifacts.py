@@ -6,14 +6,17 @@ import logging
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 
 logger = logging.getLogger(__name__)
 
 
 def has_page() -> bool:
-    """Whether this code runs inside a Prefect task run; `task.fn()` in a test or notebook does not."""
-    return TaskRunContext.get() is not None
+    """Whether this code runs inside a Prefect run; `task.fn()` in a test or notebook does not.
+
+    What the flow itself publishes, outside of its tasks, is on the run's page also when the task was `Cached`.
+    """
+    return TaskRunContext.get() is not None or FlowRunContext.get() is not None
 
 
 def publish_table(key: str, rows: list[dict[str, Any]], description: str) -> None:

@@ -25,12 +25,12 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
 
 
-def test_validation_needs_no_server(tiny_config: TrainConfig, tiny_demonstrations: Path) -> None:
+def test_validation_needs_no_server(tiny_config: TrainConfig, tiny_demonstrations: Path, own_home: Path) -> None:
     rows = validate_dataset_task.fn(tiny_config, tiny_demonstrations, key="k")
     assert {row["severity"] for row in rows} <= {"informs", "warns"}
 
 
-def test_validation_stops_with_the_findings(tmp_path: Path) -> None:
+def test_validation_stops_with_the_findings(tmp_path: Path, own_home: Path) -> None:
     config = make_tiny_config(dataset__record=None, dataset__root=str(tmp_path / "nowhere"))
     with pytest.raises(DatasetError, match="nowhere: no such folder"):
         validate_dataset_task.fn(config, tmp_path / "nowhere", key="k")

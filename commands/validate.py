@@ -1,0 +1,200 @@
+"""`hilserl validate`: everything that is wrong with a dataset, on the terminal and as a page to look at."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from hilserl import progress
+from hilserl.config import TrainConfig, load_config
+from hilserl.config.loader import find_config
+from hilserl.data.sources import Source, sources_of
+from hilserl.data.validation import Finding, ValidationReport, validate_sources
+from hilserl.data.validation.assumed import assumed_config, with_dataset
+from hilserl.data.validation.page import headline, write_sources_page
+from hilserl.data.validation.page_titles import condensed, title_of
+from hilserl.demonstrations import get_or_record
+from hilserl.errors import ConfigError, HilserlError
+from hilserl.files import home
+from hilserl.joints import RobotJointConverter
+
+log = logging.getLogger(__name__)
+
+Parts = Sequence[tuple[Source, ValidationReport]]
+
+_STYLES = {"stops": ("STOPS", "bold red"), "warns": ("WARNS", "bold yellow"), "informs": ("INFORMS", "cyan")}
+_FINDINGS_OF_A_KIND = 10
+_PATIENCE_S = 2.0
+_LINE_PERIOD_S = 5.0
+
+
+def run_validate(
+    target: str, overrides: dict[str, Any], *, config: str | None, report: Path | None, videos: str | None, as_json: bool
+) -> bool:
+    """Validate what `target` names, show the findings, and write the page.
+
+    Args:
+        target: A configuration, or the folder of a dataset.
+        overrides: Values that win over the configuration.
+        config: Configuration for a dataset folder; None derives one from the dataset.
+        report: Where to write the page; None chooses a place under HILSERL_HOME.
+        videos: `sample` or `all`; None is as the configuration says.
+        as_json: Print JSON instead of text.
+
+    Returns:
+        Whether nothing stops the training.
+    """
+    if videos is not None:
+        overrides = overrides | {"dataset.check_videos": videos}
+    told = Console(stderr=True, highlight=False)
+    with _shown_progress(told):
+        settings, recorded, assumptions = _settings(target, overrides, config)
+        sources = sources_of(settings, recorded)
+        parts = list(zip(sources, validate_sources(settings, sources, converter=RobotJointConverter(settings)), strict=True))
+        name = parts[0][0].root.resolve().name if len(parts) == 1 else settings.name
+        page = _write_page(settings, parts, report or home() / "validation" / f"{name}.html", told, assumptions)
+    if as_json:
+        print(json.dumps(_as_json(parts, page, assumptions), indent=2))
+    else:
+        _show(Console(highlight=False), settings, parts, page, assumptions)
+    return not any(found.stops for _, found in parts)
+
+
+def _settings(target: str, overrides: dict[str, Any], config: str | None) -> tuple[TrainConfig, Path | None, tuple[str, ...]]:
+    """Return the configuration, the dataset recorded for it, and what was assumed."""
+    root = Path(target)
+    if not _is_dataset(root, config):
+        if config is not None:
+            raise ConfigError(f"{target}: no such folder. `--config` goes with the folder of a dataset.")
+        settings = load_config(target, overrides)
+        # A folder that does not exist is a finding, not a mistake at the command line.
+        return settings, get_or_record(settings) if settings.dataset.record is not None else None, ()
+    if config is not None:
+        return with_dataset(load_config(config, overrides), root), None, ()
+    assumed = assumed_config(root)
+    if not overrides:
+        return assumed.config, None, assumed.assumptions
+    return _overridden(assumed.config, overrides), None, assumed.assumptions
+
+
+def _is_dataset(root: Path, config: str | None) -> bool:
+    if not root.is_dir():
+        return False
+    if config is not None or (root / "meta").is_dir():
+        return True
+    try:
+        find_config(root)
+    except ConfigError:
+        return True  # a folder that is no configuration either: validation says what it lacks
+    return False
+
+
+def _overridden(config: TrainConfig, overrides: dict[str, Any]) -> TrainConfig:
+    """Apply overrides to a configuration that has no file."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "assumed.yaml"
+        file.write_text(json.dumps(config.model_dump(mode="json")), encoding="utf-8")
+        return load_config(file, overrides)
+
+
+def _write_page(settings: TrainConfig, parts: Parts, path: Path, told: Console, assumptions: Sequence[str]) -> Path | None:
+    """Write the page; that it cannot be written changes nothing about the findings."""
+    try:
+        return write_sources_page(settings, parts, path.absolute(), RobotJointConverter, assumptions)
+    except (OSError, HilserlError) as error:
+        log.debug("No page", exc_info=True)
+        told.print(Text(f"The page could not be written: {error}", style="yellow"), soft_wrap=True)
+        return None
+
+
+def _as_json(parts: Parts, page: Path | None, assumptions: Sequence[str]) -> dict[str, Any]:
+    return {
+        "can_train": not any(report.stops for _, report in parts),
+        "page": str(page) if page else None,
+        "assumed": list(assumptions),
+        "datasets": [{"root": str(source.root), **report.summary(), "findings": report.rows()} for source, report in parts],
+    }
+
+
+def _show(console: Console, settings: TrainConfig, parts: Parts, page: Path | None, assumptions: Sequence[str]) -> None:
+    if assumptions:
+        console.print(Text("No configuration was given (`--config`), so this was assumed:", style="bold"))
+        for sentence in assumptions:
+            console.print(Padding(Text(f"· {sentence}"), (0, 0, 0, 2), expand=False))
+        console.print()
+    for source, report in parts:
+        size = f"{report.episodes} episodes, {report.frames} frames at {report.fps:g} Hz" if report.frames else "not readable"
+        console.print(Text.assemble((str(source.root), "bold"), f"  {size}"), soft_wrap=True)
+        for finding, more in condensed(report.findings, _FINDINGS_OF_A_KIND):
+            console.print()
+            show_finding(console, finding)
+            if more:
+                console.print(Text(f"\n        ... and {more} more of this kind (--json lists them)", style="dim"))
+        if not report.findings:
+            console.print(Text("  every check passed", style="green"))
+        console.print()
+    counts = {severity: sum(f.severity == severity for _, report in parts for f in report.findings) for severity in _STYLES}
+    verdict = Text(headline(counts["stops"]), style="bold red" if counts["stops"] else "bold green")
+    warnings = "1 warning" if counts["warns"] == 1 else f"{counts['warns']} warnings"
+    console.print(Text.assemble(verdict, f" (configuration {settings.name}): {warnings}, {counts['informs']} for information."))
+    if page is not None:
+        console.print(f"Page with pictures: {page}", soft_wrap=True, markup=False)
+
+
+def show_finding(console: Console, finding: Finding) -> None:
+    """Print one finding: what, where, what it means, and what settles it as a block of its own."""
+    label, style = _STYLES[finding.severity]
+    console.print(Text.assemble((f"{label:<8}", style), (title_of(finding.code), "bold"), (f"  {finding.code}", "dim")))
+    console.print(Padding(Text(finding.place, style="dim"), (0, 0, 0, 8), expand=False))
+    console.print(Padding(Text(finding.message), (0, 0, 0, 8), expand=False))
+    for line in finding.remedy.splitlines():
+        # One line each, however narrow the terminal is: a wrapped line cannot be pasted.
+        console.print(Text(f"          {line}", style="green"), soft_wrap=True)
+
+
+@contextmanager
+def _shown_progress(console: Console) -> Iterator[None]:
+    """Show what is going on once it has taken longer than a person waits without asking."""
+    started, lock = time.monotonic(), threading.Lock()
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[numbers]}"), TimeElapsedColumn())
+    bar = Progress(*columns, console=console, transient=True)
+    row: list[Any] = []
+    last_line = [started]
+
+    def show(report: progress.Progress) -> None:
+        now = time.monotonic()
+        if now - started < _PATIENCE_S:
+            return
+        numbers = f"{report.done:g}/{report.total:g} {report.unit}" if report.total else ""
+        description = report.message or report.stage.replace("-", " ")
+        with lock:
+            if not console.is_terminal:
+                if now - last_line[0] >= _LINE_PERIOD_S:
+                    last_line[0] = now
+                    console.print(f"{description} {numbers}", markup=False)
+                return
+            if not row:
+                bar.start()
+                row.append(bar.add_task("", total=None, numbers=""))
+            bar.update(row[0], description=description, completed=report.done, total=report.total, numbers=numbers)
+
+    try:
+        with progress.subscribed(show):
+            yield
+    finally:
+        bar.stop()
+        sys.stderr.flush()
