@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class StateNormalizer:
         """
         problems = state_problems(state, components, tuple(allow_constant))
         if problems:
-            raise DatasetError("\n".join(text for _, text in problems))
+            raise DatasetError("\n".join(f"{problem.message}. {problem.remedy}" for problem in problems))
         low, high = state.min(axis=0).astype(np.float64), state.max(axis=0).astype(np.float64)
         floor = MIN_HALF_RANGE * np.array([component.limit for component in components for _ in component.labels])
         names = tuple(scalar for component in components for scalar in component.scalars)
@@ -90,19 +90,27 @@ class StateNormalizer:
         return cls(tuple(value["names"]), np.array(value["center"], np.float32), np.array(value["half_range"], np.float32))
 
 
-def state_problems(state: np.ndarray, components: Sequence[StateComponent], allow_constant: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Find scalars that cannot be normalised, as (row of the failure list, sentence)."""
+class StateProblem(NamedTuple):
+    """One reason why the state cannot be scaled: row of the failure list, what it is and does, and what to paste."""
+
+    code: str
+    message: str
+    remedy: str
+    scalars: tuple[str, ...]
+
+
+def state_problems(state: np.ndarray, components: Sequence[StateComponent], allow_constant: tuple[str, ...]) -> list[StateProblem]:
+    """Find scalars that cannot be normalised."""
     scalars = [(scalar, component) for component in components for scalar in component.scalars]
     if state.ndim != 2 or state.shape[1] != len(scalars) or not len(state):
         raise DatasetError(f"states have shape {state.shape}, expected (N > 0, {len(scalars)}) = {[scalar for scalar, _ in scalars]}")
     known = [scalar for scalar, _ in scalars]
-    for name in allow_constant:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"observation.allow_constant: the state has no scalar `{name}`. Did you mean `{near}`? It has {known}")
-    not_finite = [known[i] for i in np.flatnonzero(~np.isfinite(state).all(axis=0))]
+    check_allowed(allow_constant, known)
+    not_finite = tuple(known[i] for i in np.flatnonzero(~np.isfinite(state).all(axis=0)))
     if not_finite:
-        return [("D18", f"the state is not finite in {not_finite}: drop those episodes, or record them again")]
+        return [
+            StateProblem("D18", f"the state is not finite in {list(not_finite)}", "Drop those episodes, or record them again", not_finite)
+        ]
     low, high = state.min(axis=0), state.max(axis=0)
     constant = [name for i, (name, part) in enumerate(scalars) if high[i] - low[i] < part.resolution and name not in allow_constant]
     problems = []
@@ -110,20 +118,35 @@ def state_problems(state: np.ndarray, components: Sequence[StateComponent], allo
         largest = max(abs(float(low[i])), abs(float(high[i])))
         if largest > MAX_OVER_LIMIT * component.limit:
             problems.append(
-                (
+                StateProblem(
                     "D17",
                     f"`{name}` reaches {largest:.4g} {component.unit}, declared limit {component.limit:.4g} {component.unit}: "
-                    f"these look like {_UNIT_SUSPICION.get(component.unit, 'another unit')}. Convert the dataset to {component.unit}",
+                    f"these look like {_UNIT_SUSPICION.get(component.unit, 'another unit')}",
+                    f"Convert the dataset to {component.unit}",
+                    (name,),
                 )
             )
     if constant:
         quoted = ", ".join(f"`{name}`" for name in constant)
         line = ", ".join((*allow_constant, *constant))
         problems.append(
-            (
+            StateProblem(
                 "D16",
-                f"constant in every demonstration: {quoted}. The policy would learn nothing about that, or a sensor was dead. "
-                f"If it is intended, say so in the configuration: observation: {{allow_constant: [{line}]}}",
+                f"constant in every demonstration: {quoted}. The policy would learn nothing about that, or a sensor was dead",
+                f"If it is intended: observation: {{allow_constant: [{line}]}}",
+                tuple(constant),
             )
         )
     return problems
+
+
+def check_allowed(allow_constant: Iterable[str], known: Sequence[str]) -> None:
+    """Stop on a name in `observation.allow_constant` that the state does not have.
+
+    Raises:
+        ConfigError: Names it and the nearest.
+    """
+    for name in allow_constant:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise ConfigError(f"observation.allow_constant: the state has no scalar `{name}`. Did you mean `{near}`? It has {list(known)}")

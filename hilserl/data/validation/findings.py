@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +20,7 @@ class Finding:
         severity: `stops` the run, `warns`, or `informs`.
         place: Where: a file, key, episode or frame.
         message: What it is and what it would do to learning.
-        remedy: What to paste or do; empty where nothing need be done.
+        remedy: What to paste into the configuration, or the command to run; empty only where nothing need be done.
     """
 
     code: str
@@ -31,6 +31,57 @@ class Finding:
 
     def __str__(self) -> str:
         return f"[{self.code}] {self.place}: {self.message}" + (f" → {self.remedy}" if self.remedy else "")
+
+
+def few(values: Sequence[int], most: int = 10) -> str:
+    """List some numbers, and how many there are."""
+    shown = ", ".join(map(str, values[:most]))
+    return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"
+
+
+def exclude(episodes: Sequence[int]) -> str:
+    """Write the configuration that leaves episodes out."""
+    return f"dataset: {{exclude_episodes: [{', '.join(map(str, sorted(episodes)))}]}}"
+
+
+def restore_or_exclude(episodes: Sequence[int]) -> str:
+    """Write the two ways out of damaged episodes."""
+    if not episodes:
+        return "restore the file from the recording"
+    return f"{exclude(episodes)} to train without, or restore the file from the recording"
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How well the commanded motion explains the measured one, shifted in time.
+
+    Attributes:
+        lags: Shift of the measured motion behind the command [frames].
+        correlation: Pearson correlation at each lag, over all episodes and axes.
+        best_lag: The lag where it is highest; 0 when actions are paired with the frame that they were given at.
+    """
+
+    lags: tuple[int, ...]
+    correlation: tuple[float, ...]
+    best_lag: int
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One thing that the dataset says otherwise than the configuration.
+
+    Attributes:
+        key: Key of the configuration, or feature.
+        dataset: What the dataset was recorded with.
+        config: What the run wants.
+    """
+
+    key: str
+    dataset: str
+    config: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: dataset {self.dataset}, config {self.config}"
 
 
 @dataclass(frozen=True)
@@ -44,6 +95,8 @@ class ValidationReport:
         frames: Number of frames.
         fps: Frames per second; 0 where it could not be read.
         positives_per_episode: Rewarded frames by episode.
+        alignment: Replay alignment; None where nothing measured can be compared with the command.
+        drift: What the dataset was recorded with and the configuration says otherwise.
     """
 
     root: str
@@ -52,6 +105,8 @@ class ValidationReport:
     frames: int = 0
     fps: float = 0.0
     positives_per_episode: Mapping[int, int] | None = None
+    alignment: Alignment | None = None
+    drift: tuple[Drift, ...] = ()
 
     @property
     def stops(self) -> tuple[Finding, ...]:

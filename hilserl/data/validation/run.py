@@ -1,148 +1,199 @@
-"""Compare a dataset with what the run wants, before anything is decoded, and report everything at once.
+"""Compare a dataset with what the run wants, before it is converted, and report everything at once.
 
-Each finding says what it would do to learning and what to write into the configuration. Codes are rows
-of the project's list of failures.
+Each finding says what it would do to learning, and what to write into the configuration. Codes are rows of
+the project's list of failures. Nothing here writes into the dataset.
 """
 
 from __future__ import annotations
 
-import difflib
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hilserl.config.models import TrainConfig
-from hilserl.data import convert, normalize
+from hilserl.config.models import Role, TrainConfig
+from hilserl.data import convert, normalize, recorded
 from hilserl.data import dataset as dataset_module
-from hilserl.data.dataset import INDEX_KEYS, Dataset
-from hilserl.data.validation import columns, findings, tables
-from hilserl.data.validation.columns import check_action, check_done, check_reward, check_state
-from hilserl.data.validation.findings import Finding, Severity, ValidationReport
+from hilserl.data.convert import JointConverter
+from hilserl.data.sources import Source
+from hilserl.data.validation import (
+    actions,
+    alignment,
+    columns,
+    features,
+    findings,
+    frame_reader,
+    metadata,
+    motion,
+    reading,
+    state,
+    tables,
+    videos,
+)
+from hilserl.data.validation.actions import check_action
+from hilserl.data.validation.alignment import check_alignment
+from hilserl.data.validation.columns import check_done, check_reward
+from hilserl.data.validation.features import check_images, check_keys, check_rate, used_videos
+from hilserl.data.validation.findings import Alignment, Finding, Severity, ValidationReport
+from hilserl.data.validation.metadata import check_drift, check_metadata, find_drift
+from hilserl.data.validation.motion import check_motion
+from hilserl.data.validation.reading import Reading, read_dataset
+from hilserl.data.validation.state import check_state, state_layout
 from hilserl.data.validation.tables import check_episodes, check_frames
-from hilserl.errors import DatasetError
+from hilserl.data.validation.videos import CheckVideos, check_videos
 from hilserl.files import source_hash
-from hilserl.schema import ACTION_KEY, IMAGE_PREFIX, STATE_KEY, policy_schema
+from hilserl.progress import Progress, publish
+from hilserl.schema import ACTION_KEY, STATE_KEY, policy_schema
 
-__all__ = ["Finding", "ValidationReport", "validate_dataset", "validation_inputs"]
+__all__ = ["Finding", "ValidationReport", "validate_dataset", "validate_sources", "validation_inputs"]
 
 _ORDER: dict[Severity, int] = {"stops": 0, "warns": 1, "informs": 2}
+_PHASES = 4
 
 
-def validate_dataset(config: TrainConfig, root: Path) -> ValidationReport:
-    """Check the dataset at `root` against `config`; reads tables and metadata, decodes no video.
+def validate_dataset(
+    config: TrainConfig, root: Path, *, check_videos: CheckVideos | None = None, converter: JointConverter | None = None
+) -> ValidationReport:
+    """Check the dataset at `root` against `config`.
+
+    Args:
+        config: The run's configuration; `dataset` says what the columns mean.
+        root: Folder of the dataset.
+        check_videos: How thoroughly; None: as `dataset.check_videos` says; `none` only looks whether the files exist.
+        converter: The one kinematics: with it, joint-space data are checked for what the conversion loses.
 
     Returns:
         Everything found; call `raise_if_stopped()` to stop on it.
     """
-    try:
-        dataset = Dataset.open(root)
-        dataset.frames, dataset.episodes  # noqa: B018 read both tables: a damaged file is the only thing worth saying then
-    except DatasetError as error:
-        return ValidationReport(str(root), (Finding("D18", "stops", str(root), str(error)),))
-    findings = _keys(config, dataset) + _fps(config, dataset) + _images(config, dataset) + _capacity(config, dataset)
-    broken = check_frames(dataset) + check_episodes(dataset)
-    positives = None
-    # Columns are only worth interpreting where the tables hold together.
-    if not broken:
-        if STATE_KEY in dataset.frames.columns and STATE_KEY in dataset.features:
-            findings += check_state(config, dataset)
-        if ACTION_KEY in dataset.frames.columns and ACTION_KEY in dataset.features:
-            findings += check_action(config, dataset)
-        told, positives = check_reward(config, dataset)
-        findings += told + check_done(config, dataset)
-    findings += broken
-    return ValidationReport(
-        str(root),
-        tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity])),
-        len(dataset.episodes),
-        len(dataset.frames),
-        dataset.fps,
-        positives,
-    )
+    report = _validate(config, root, check_videos or config.dataset.check_videos, converter)
+    return _sorted(report, _capacity(config, _transitions(config, report)))
+
+
+def validate_sources(
+    config: TrainConfig, sources: Sequence[Source], *, check_videos: CheckVideos | None = None, converter: JointConverter | None = None
+) -> tuple[ValidationReport, ...]:
+    """Check every dataset of a run, and all of them together.
+
+    Args:
+        config: The run's configuration.
+        sources: Its datasets, from `sources_of`.
+        check_videos: As in `validate_dataset`.
+        converter: As in `validate_dataset`.
+
+    Returns:
+        One report for each source, in their order; what concerns all of them is in the first.
+    """
+    how = check_videos or config.dataset.check_videos
+    alone = len(sources) == 1
+    reports = [_validate(source.config, source.root, how, converter, source.role, alone=alone) for source in sources]
+    shared = _capacity(config, sum(_transitions(source.config, report) for source, report in zip(sources, reports, strict=True)))
+    known = [report.positives_per_episode for report in reports if report.positives_per_episode is not None]
+    by_classifier = any(source.config.dataset.reward_from == "classifier" for source in sources)
+    if not alone and len(known) == len(reports) and not by_classifier and not any(sum(positives.values()) for positives in known):
+        message = f"no frame of {len(sources)} datasets is rewarded: the critic would learn that nothing ever pays"
+        remedy = "reward_from: success_at_end in the source that ends in success; dataset: {reward_from: none} to train without"
+        if any(source.config.dataset.reward_from != "none" for source in sources):
+            shared.append(Finding("D02", "stops", "dataset.sources", message, remedy))
+    roots = [source.root.resolve() for source in sources]
+    for position, root in enumerate(roots):
+        if root in roots[:position]:
+            message = f"{root.name} is listed twice: its transitions count twice, with whatever both entries say of them"
+            shared.append(Finding("D10", "warns", "dataset.sources", message, "list it once, with a higher weight: {root: ..., weight: 2}"))
+    return tuple(_sorted(report, shared if not position else []) for position, report in enumerate(reports))
 
 
 def validation_inputs(config: TrainConfig) -> dict[str, Any]:
     """Return what decides a report besides `offline_buffer_inputs`: the rest of the key of a cached validation."""
+    modules = (actions, alignment, columns, features, findings, frame_reader, metadata, motion, reading, state, tables, videos)
     return {
-        "code": source_hash(columns, convert, dataset_module, normalize, findings, tables, sys.modules[__name__]),
+        "code": source_hash(*modules, convert, dataset_module, normalize, recorded, sys.modules[__name__]),
         "offline_buffer_capacity": config.policy.offline_buffer_capacity,
         "control_hz": config.robot.control_hz,
+        "action_scale_m": config.robot.action_scale_m,
         "episode_steps": config.episode_steps,
         "cameras": {name: camera.model_dump(mode="json") for name, camera in config.robot.cameras.items()},
+        "dataset": config.dataset.model_dump(mode="json", exclude={"repo_id", "record"}),
     }
 
 
-def _keys(config: TrainConfig, dataset: Dataset) -> list[Finding]:
-    """D01: every key the policy wants exists, in info.json and in the frames."""
-    wanted = [*policy_schema(config).observation, ACTION_KEY]
-    findings = []
-    for key in wanted:
-        if key not in dataset.features:
-            near = difflib.get_close_matches(key, [k for k in dataset.features if k not in INDEX_KEYS], n=1, cutoff=0.6)
-            remedy = f"did you mean `{near[0]}`?" if near else f"the dataset has {sorted(set(dataset.features) - set(INDEX_KEYS))}"
-            if near and key.startswith(IMAGE_PREFIX) and near[0].startswith(IMAGE_PREFIX):
-                camera = near[0].removeprefix(IMAGE_PREFIX)
-                remedy += f" Then name the camera so: observation: {{images: {{{camera}: ...}}}} and robot: {{cameras: {{{camera}: ...}}}}"
-            findings.append(Finding("D01", "stops", "meta/info.json", f"the policy wants `{key}`, the dataset has no such feature", remedy))
-        elif dataset.features[key]["dtype"] != "video" and key not in dataset.frames.columns:
-            message = f"`{key}` is declared in meta/info.json but is no column of data/"
-            findings.append(Finding("D01", "stops", "data/", message, "restore data/, or record it again"))
-    unused = [key for key in dataset.camera_keys if key not in wanted]
-    if unused:
-        findings.append(
-            Finding(
-                "D01", "informs", "meta/info.json", f"the policy does not use {unused}", "list them under observation.images to use them"
-            )
-        )
-    return findings
+def _validate(
+    config: TrainConfig, root: Path, how: CheckVideos, converter: JointConverter | None, role: Role = "demonstration", *, alone: bool = True
+) -> ValidationReport:
+    _publish(0, f"reading {root.name}")
+    read = read_dataset(root, config.dataset.exclude_episodes)
+    if read.dataset is None:
+        return ValidationReport(str(root), tuple(read.findings))
+    dataset, drift = read.dataset, find_drift(config, read.dataset)
+    found = [*read.findings, *check_rate(config, dataset), *check_images(config, dataset), *check_drift(config, drift)]
+    found += check_keys(config, dataset, read.frames.columns)
+    _publish(1, "checking every row")
+    broken, unusable = check_frames(read)
+    found += check_episodes(read) + check_metadata(read)
+    _publish(2, "comparing state, action and reward")
+    told, positives, curve = _meaning(config, read, unusable, converter, role, alone=alone)
+    _publish(3, "opening the videos")
+    found += told + broken + check_videos(dataset, read.episodes, used_videos(config, dataset), how)
+    _publish(_PHASES, "")
+    count = len(read.episodes), len(read.frames)
+    return ValidationReport(str(root), tuple(found), *count, dataset.fps, positives, curve, drift)
 
 
-def _fps(config: TrainConfig, dataset: Dataset) -> list[Finding]:
-    if dataset.fps == config.robot.control_hz:
-        return []
-    message = (
-        f"recorded at {dataset.fps:g} Hz, the policy acts at {config.robot.control_hz:g} Hz: each recorded action would be held "
-        f"{dataset.fps / config.robot.control_hz:.2g} times as long as it was"
-    )
-    remedy = f"robot: {{control_hz: {dataset.fps:g}}}, or record at {config.robot.control_hz:g} Hz"
-    return [Finding("D18", "stops", "meta/info.json", message, remedy)]
+def _meaning(
+    config: TrainConfig, read: Reading, unusable: set[int], converter: JointConverter | None, role: Role, *, alone: bool
+) -> tuple[list[Finding], dict[int, int] | None, Alignment | None]:
+    """Interpret the columns of the episodes whose rows hold together."""
+    dataset = read.view(unusable)
+    if dataset is None:
+        return [], None, None
+    found, positives, curve = [], None, None
+    layout = None
+    if STATE_KEY in dataset.frames.columns and STATE_KEY in dataset.features:
+        layout, problems = state_layout(config, dataset)
+        found += problems
+        if layout is not None:
+            problems = check_state(config, dataset, layout)
+            found += problems
+            if any(problem.code == "D04" and problem.severity == "stops" and "rows hold" in problem.message for problem in problems):
+                layout = None
+    if ACTION_KEY in dataset.frames.columns and ACTION_KEY in dataset.features:
+        problems = check_action(config, dataset, layout, converter)
+        found += problems
+        # Motion means nothing while the numbers are not actions.
+        if not any(problem.severity == "stops" and problem.code in ("D06", "D18", "D17") for problem in problems):
+            problems, curve = check_alignment(config, dataset, layout, converter)
+            found += problems + check_motion(config, dataset, layout)
+    told, positives = check_reward(config, dataset, role, alone=alone)
+    return [*found, *told, *check_done(config, dataset)], positives, curve
 
 
-def _images(config: TrainConfig, dataset: Dataset) -> list[Finding]:
-    findings = []
-    for name in config.observation.images:
-        key = IMAGE_PREFIX + name
-        if key not in dataset.features:
-            continue
-        camera = config.robot.cameras[name]
-        shape, dtype = dataset.shape(key), dataset.features[key]["dtype"]
-        if dtype != "video":
-            message = f"stored as `{dtype}`, this reads encoded video"
-            findings.append(Finding("D18", "stops", key, message, "record with video (LeRobot's default)"))
-        if shape != (camera.height, camera.width, 3):
-            message = (
-                f"frames are {shape} (height, width, channels), the robot's camera delivers {(camera.height, camera.width, 3)}: "
-                "demonstrations and live frames would be cropped and resized differently"
-            )
-            remedy = f"robot: {{cameras: {{{name}: {{height: {shape[0]}, width: {shape[1]}}}}}}} if that is what the camera delivers"
-            if shape[0] < camera.height:
-                remedy += "; otherwise record native frames again: a smaller recording cannot be enlarged (D15)"
-            findings.append(Finding("D14", "stops", key, message, remedy))
-    return findings
+def _transitions(config: TrainConfig, report: ValidationReport) -> int:
+    """Return the transitions that the dataset becomes; fewer than its frames where a faster recording is brought to our rate."""
+    if config.dataset.frame_rate == "convert" and report.fps > config.robot.control_hz:
+        return int(np.ceil(report.frames * config.robot.control_hz / report.fps))
+    return report.frames
 
 
-def _capacity(config: TrainConfig, dataset: Dataset) -> list[Finding]:
-    """D10: the offline buffer can hold the dataset; known before anything is decoded."""
-    frames, capacity = len(dataset.frames), config.policy.offline_buffer_capacity
-    if frames <= capacity:
+def _capacity(config: TrainConfig, transitions: int) -> list[Finding]:
+    """D10: the offline buffer can hold the data; known before anything is decoded."""
+    capacity = config.policy.offline_buffer_capacity
+    if transitions <= capacity:
         return []
     schema = policy_schema(config)
     row_bytes = sum(int(np.prod(f.shape)) * np.dtype(f.dtype).itemsize for f in (*schema.observation.values(), schema.action))
     message = (
-        f"the dataset has {frames} transitions = {frames * row_bytes / 1e9:.2f} GB, the offline buffer holds {capacity} = "
+        f"the dataset has {transitions} transitions = {transitions * row_bytes / 1e9:.2f} GB, the offline buffer holds {capacity} = "
         f"{capacity * row_bytes / 1e9:.2f} GB: demonstrations would be thrown away"
     )
-    remedy = f"policy: {{offline_buffer_capacity: {2 * frames}}} (demonstrations, and room for as many intervention steps)"
+    remedy = f"policy: {{offline_buffer_capacity: {2 * transitions}}} (demonstrations, and room for as many intervention steps)"
     return [Finding("D10", "stops", "policy.offline_buffer_capacity", message, remedy)]
+
+
+def _sorted(report: ValidationReport, more: Sequence[Finding]) -> ValidationReport:
+    return replace(report, findings=tuple(sorted((*report.findings, *more), key=lambda finding: _ORDER[finding.severity])))
+
+
+def _publish(done: int, message: str) -> None:
+    publish(Progress("validate-dataset", done, _PHASES, "phases", message))

@@ -2,91 +2,135 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandera.polars as pa
 import polars as pl
 
-from hilserl.data.dataset import DONE_KEY, INDEX_KEYS, REWARD_KEY, Dataset
-from hilserl.data.validation.findings import Finding
+from hilserl.data.dataset import DONE_KEY, INDEX_KEYS, REWARD_KEY
+from hilserl.data.validation.findings import Finding, few, restore_or_exclude
+from hilserl.data.validation.reading import Reading
 
 # Without a cap, a column that is bad in a million rows takes pandera 22 s to describe.
 _MAX_CASES = 20
 # float32 seconds are this exact after a day of frames.
 _TIMESTAMP_TOLERANCE_S = 1e-3
 _DTYPES = {"float32": pl.Float32, "float64": pl.Float64, "int64": pl.Int64, "bool": pl.Boolean}
+# Computed once, and compared with what the file says.
+_POSITION, _INDEX = "(position)", "(index)"
 _MESSAGES = {
     "finite": "not finite: one such value makes every weight NaN",
-    "frame_step": "frame_index does not count 0, 1, 2, ... inside its episode: frames are missing, doubled or out of order",
+    "frame_step": "frame_index does not count 0, 1, 2, ... inside its episode: frames are missing, doubled or out of order, "
+    "so an observation would be followed by one that did not follow it",
     "index_step": "index does not count 0, 1, 2, ...: rows are missing, doubled or out of order",
     "timestamp": "timestamp is not frame_index / fps: the video frame of another moment would be paired with this row",
     "episode_order": "episode_index goes back: episodes are interleaved, so a next observation would come from another episode",
 }
 
 
-def check_frames(dataset: Dataset) -> list[Finding]:
-    """Check every row of the frame table against the declared features and against each other."""
-    frames = dataset.frames
+def check_frames(reading: Reading) -> tuple[list[Finding], set[int]]:
+    """Check every row against the declared features and against each other.
+
+    Returns:
+        Findings, and the episodes with values that cannot be interpreted.
+    """
+    dataset, frames = reading.dataset, reading.frames
+    if dataset is None or not len(frames):
+        return [], set()
+    findings = []
     if missing := [key for key in INDEX_KEYS if key not in frames.columns]:
-        return [
-            Finding("D18", "stops", "data/", f"the columns {missing} are missing; this is not a LeRobotDataset v3.0", "record it again")
-        ]
+        message = f"the columns {missing} are missing; this is not a LeRobotDataset v3.0, and rows cannot be told apart"
+        remedy = "restore data/ from the recording, or record it again with LeRobot's writer"
+        findings.append(Finding("D18", "stops", "data/", message, remedy))
+    if "episode_index" not in frames.columns or "frame_index" not in frames.columns:
+        return findings, set()
+    findings += _validate(_schema(reading), _counted(reading))
+    unusable: set[int] = set()
+    for key, dtype in frames.schema.items():
+        if key in dataset.features and isinstance(dtype, pl.Array) and dtype.inner.is_float():
+            # A row that is null as a whole is NaN everywhere here.
+            bad = np.flatnonzero(~np.isfinite(frames[key].to_numpy()).reshape(len(frames), -1).all(axis=1))
+            if len(bad):
+                episodes = _episodes(frames, bad)
+                where = f"`{key}` at {_rows(frames, bad)}"
+                findings.append(Finding("D18", "stops", where, _MESSAGES["finite"], restore_or_exclude(episodes)))
+                unusable |= set(episodes)
+    if REWARD_KEY in frames.columns and frames.schema[REWARD_KEY].is_float():
+        unusable |= set(_episodes(frames, np.flatnonzero(~frames[REWARD_KEY].is_finite().fill_null(False).to_numpy())))
+    return findings, unusable
+
+
+def _schema(reading: Reading) -> Any:
+    assert reading.dataset is not None
+    frames, features, fps = reading.frames, reading.dataset.features, reading.dataset.fps
     checks = [
-        _check("frame_step", pl.col("frame_index") == pl.int_range(pl.len()).over("episode_index")),
-        _check("index_step", pl.col("index") == pl.int_range(pl.len())),
-        _check("timestamp", (pl.col("timestamp") - pl.col("frame_index") / dataset.fps).abs() < _TIMESTAMP_TOLERANCE_S),
+        _check("frame_step", pl.col("frame_index") == pl.col(_POSITION)),
         _check("episode_order", pl.col("episode_index").diff().fill_null(0) >= 0),
     ]
-    columns: dict[str, Any] = {key: pa.Column(pl.Float32 if key == "timestamp" else pl.Int64) for key in INDEX_KEYS}
+    if "index" in frames.columns:
+        checks.append(_check("index_step", pl.col("index") == pl.col(_INDEX)))
+    if "timestamp" in frames.columns:
+        late = (pl.col("timestamp") - pl.col("frame_index") / fps).abs()
+        checks.append(_check("timestamp", late < _TIMESTAMP_TOLERANCE_S))
+    columns: dict[str, Any] = {
+        key: pa.Column(pl.Float32 if key == "timestamp" else pl.Int64) for key in INDEX_KEYS if key in frames.columns
+    }
     for key in (REWARD_KEY, DONE_KEY):
-        declared = _DTYPES.get(dataset.features[key]["dtype"]) if key in dataset.features else None
+        declared = _DTYPES.get(features[key]["dtype"]) if key in features else None
         if key in frames.columns and declared is not None:
             # Nullable, because the finite check finds both null and NaN, and says what it means.
             finite = _check("finite", pl.col(key).is_finite()) if declared.is_float() else None
             columns[key] = pa.Column(declared, finite, nullable=declared.is_float())
-    findings = _validate(pa.DataFrameSchema(columns, checks=checks), frames)
-    for key in dataset.features:
-        if key in frames.columns and isinstance(frames.schema[key], pl.Array) and frames.schema[key].inner.is_float():  # type: ignore[attr-defined]
-            bad = np.flatnonzero(~np.isfinite(dataset.column(key)).reshape(len(frames), -1).all(axis=1))
-            if len(bad):
-                where = f"`{key}` at {_rows(frames, bad)}"
-                findings.append(Finding("D18", "stops", where, _MESSAGES["finite"], "drop or re-record these episodes"))
-    return findings
+    return pa.DataFrameSchema(columns, checks=checks)
 
 
-def check_episodes(dataset: Dataset) -> list[Finding]:
-    """Compare the episode table with the frames and with the files on disk."""
-    findings = []
-    counted = dict(dataset.frames.group_by("episode_index").len().iter_rows())
-    expected_start = 0
-    for position, episode in enumerate(dataset.episodes):
-        place = f"meta/episodes, episode {episode.index}"
+def _counted(reading: Reading) -> pl.DataFrame:
+    """Add what frame_index and index should be: counted rows of the episode, from where the episode table begins it."""
+    frames = reading.frames.select(key for key in (*INDEX_KEYS, REWARD_KEY, DONE_KEY) if key in reading.frames.columns)
+    frames = frames.with_columns(pl.int_range(pl.len()).over("episode_index").alias(_POSITION))
+    starts = {episode.index: episode.start for episode in reading.episodes}
+    if not starts or "index" not in frames.columns or frames.schema["episode_index"] != pl.Int64:
+        return frames.with_columns((pl.col("index") if "index" in frames.columns else pl.lit(0)).alias(_INDEX))
+    start = pl.col("episode_index").replace_strict(starts, default=None, return_dtype=pl.Int64)
+    # Rows of an episode that the table does not know are told as such.
+    return frames.with_columns((start + pl.col(_POSITION)).fill_null(pl.col("index")).alias(_INDEX))
+
+
+def check_episodes(reading: Reading) -> list[Finding]:
+    """Compare the episode table with itself and with the frames."""
+    if reading.dataset is None or not reading.table or "episode_index" not in reading.frames.columns:
+        return []
+    counted = dict(reading.frames.group_by("episode_index").len().iter_rows())
+    findings, before = [], None
+    for episode in reading.table:
         problems = []
-        if episode.index != position:
-            problems.append(f"is row {position} of the table")
-        if episode.length != counted.get(episode.index, 0):
-            problems.append(f"declares {episode.length} frames, data/ has {counted.get(episode.index, 0)}")
-        if (episode.start, episode.stop) != (expected_start, expected_start + episode.length):
-            problems.append(f"declares rows {episode.start}-{episode.stop}, expected {expected_start}-{expected_start + episode.length}")
+        index, start = (before.index + 1, before.stop) if before else (0, 0)
+        if reading.table_complete or before:
+            if episode.index != index:
+                problems.append(f"stands where episode {index} should")
+            if (episode.start, episode.stop) != (start, start + episode.length):
+                problems.append(f"declares rows {episode.start}-{episode.stop}, expected {start}-{start + episode.length}")
+        rows = counted.get(episode.index, 0)
+        if episode.length != rows and episode.index not in reading.unread:
+            problems.append(f"declares {episode.length} frames, data/ has {rows}")
         if episode.length < 1:
             problems.append("has no frame")
-        expected_start += episode.length
-        if problems:
-            remedy = "the recording was interrupted or edited by hand: restore it, or record it again"
-            findings.append(Finding("D18", "stops", place, "; ".join(problems) + ". Episodes would be mixed", remedy))
-    extra = sorted(set(counted) - {episode.index for episode in dataset.episodes})
+        before = episode
+        if problems and episode.index not in reading.excluded:
+            message = "; ".join(problems) + ". Episodes would be mixed: the recording was interrupted, resumed over an old one, or edited"
+            place = f"meta/episodes, episode {episode.index}"
+            findings.append(Finding("D18", "stops", place, message, restore_or_exclude([episode.index])))
+    if len(findings) > _MAX_CASES:
+        message = f"{len(findings) - _MAX_CASES} more episodes disagree with data/: the table belongs to other frames"
+        remedy = "restore meta/episodes/ and data/ from the same recording"
+        findings[_MAX_CASES:] = [Finding("D18", "stops", "meta/episodes", message, remedy)]
+    extra = sorted(set(counted) - {episode.index for episode in reading.table} - reading.excluded)
     if extra:
-        message = f"data/ has frames of episodes {_few(extra)} that the episode table does not know"
-        findings.append(
-            Finding("D18", "stops", "meta/episodes", message, "the recording was not finalised: restore it, or record it again")
-        )
-    files = {span.path for episode in dataset.episodes for span in episode.videos.values()}
-    for path in sorted(files):
-        if not (dataset.root / path).is_file():
-            episodes = [episode.index for episode in dataset.episodes if path in {span.path for span in episode.videos.values()}]
-            remedy = "restore the file, or drop these episodes"
-            findings.append(Finding("D18", "stops", str(path), f"the video of episodes {_few(episodes)} is missing", remedy))
+        message = f"data/ has frames of episodes {few(extra)} that the episode table does not know: nobody knows where their video lies"
+        remedy = "restore meta/episodes/ (the recording was not finalised: LeRobotDataset.finalize()), or record it again"
+        findings.append(Finding("D18", "stops", "meta/episodes", message, remedy))
     return findings
 
 
@@ -110,11 +154,26 @@ def _finding(error: Any, frames: pl.DataFrame) -> Finding:
     column = f"`{error.schema.name}`" if error.schema.name else "data/"
     name = getattr(error.check, "name", None)
     if name is None or error.check_output is None:
-        # Not a row's fault: a missing column or another dtype. Pandera's own sentence says it.
-        return Finding("D18", "stops", column, f"{' '.join(str(error).split())}", "record the dataset again with LeRobot's writer")
-    output = error.check_output.lazy().collect().to_series().to_numpy()
-    where = f"{column} at {_rows(frames, np.flatnonzero(~output))}"
-    return Finding("D18", "stops", where, _MESSAGES[name], "drop or re-record these episodes")
+        # Not a row's fault: another dtype, or empty cells. Pandera's own sentence says it.
+        remedy = "write the column again with the declared dtype (LeRobot's writer does), or restore data/ from the recording"
+        message = f"{' '.join(str(error).split())[:300]}: a reader would guess, or fail in the middle of training"
+        return Finding("D18", "stops", column, message, remedy)
+    bad = np.flatnonzero(~error.check_output.lazy().collect().to_series().to_numpy())
+    message, remedy = _MESSAGES[name], restore_or_exclude(_episodes(frames, bad))
+    rate = _own_rate(frames) if name == "timestamp" and len(bad) > len(frames) / 2 else None
+    if rate is not None:
+        message = f"timestamps are 1/{rate:g} s apart, meta/info.json says another fps: {message}, and every velocity would be wrong"
+        remedy = f'meta/info.json: "fps": {rate:g}, in a copy of the dataset, if the camera delivered {rate:g} frames/s'
+    return Finding("D18", "stops", f"{column} at {_rows(frames, bad)}", message, remedy)
+
+
+def _own_rate(frames: pl.DataFrame) -> float | None:
+    """Return the rate that the timestamps show [Hz], where they show one."""
+    moving = frames.filter(pl.col("frame_index") > 0).select(step=pl.col("timestamp") / pl.col("frame_index"))["step"]
+    steps = moving.drop_nulls().to_numpy()
+    if not len(steps) or not np.isfinite(steps).all() or np.median(steps) <= 0 or np.ptp(steps) > 0.01 * np.median(steps):
+        return None
+    return round(float(1 / np.median(steps)), 2)
 
 
 def _rows(frames: pl.DataFrame, rows: Any) -> str:
@@ -123,6 +182,5 @@ def _rows(frames: pl.DataFrame, rows: Any) -> str:
     return f"episode {first['episode_index']} frame {first['frame_index']}{more}"
 
 
-def _few(values: list[int]) -> str:
-    shown = ", ".join(map(str, values[:5]))
-    return shown if len(values) <= 5 else f"{shown}, ... ({len(values)} in all)"
+def _episodes(frames: pl.DataFrame, rows: Iterable[int] | np.ndarray) -> list[int]:
+    return sorted({int(index) for index in frames["episode_index"].gather(rows).drop_nulls()})  # type: ignore[arg-type]

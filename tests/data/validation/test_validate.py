@@ -155,32 +155,87 @@ def test_time_outs_written_as_task_ends_stop(demos: Path) -> None:
 
 
 @pytest.mark.failure("D04")
-def test_the_same_numbers_in_another_order_stop(config: TrainConfig, demos: Path) -> None:
-    def swap(info: dict) -> None:
-        names = info["features"]["observation.state"]["names"]
-        info["features"]["observation.state"]["names"] = names[6:12] + names[:6] + names[12:]
-
-    edit_info(demos, swap)
-    finding = only_stop(config, demos, "D04")
-    assert "number 0 is `joint_vel.shoulder_pan`, the policy's is `joint_pos.shoulder_pan`" in finding.message
-    assert "observation: {state: [joint_vel, joint_pos, ee_pos, ee_euler]}" in finding.remedy
+def test_the_same_parts_in_another_order_are_taken_by_name(config: TrainConfig, demos: Path) -> None:
+    names = edit_names(demos)
+    state = Dataset.open(demos).column("observation.state")
+    rename_state(demos, names[6:12] + names[:6] + names[12:])
+    set_column(demos, "observation.state", state[:, [*range(6, 12), *range(6), *range(12, 18)]])
+    report = validate_dataset(config, demos)
+    report.raise_if_stopped()
+    assert "['joint_vel', 'joint_pos', 'ee_pos', 'ee_euler'] are recorded" in found(report, "D04", "informs")
 
 
 @pytest.mark.failure("D04")
-@pytest.mark.parametrize("size", [6, 12, 21, 63])
-def test_states_of_another_size_stop_by_name(config: TrainConfig, demos: Path, size: int) -> None:
-    known = [*edit_names(demos), "cube_from_tool.x", "cube_from_tool.y", "cube_from_tool.z"]
-    names = known[:size] if size <= 21 else [f"value_{i}" for i in range(size)]
-    edit_info(demos, lambda info: info["features"]["observation.state"].update(shape=[size], names=names))
-    values = pl.Series("observation.state", np.random.default_rng(0).uniform(-1, 1, (sum(LENGTHS), size)).astype(np.float32))
-    edit_frames(demos, lambda table: table.with_columns(values))
+def test_numbers_mixed_within_a_part_stop(config: TrainConfig, demos: Path) -> None:
+    names = edit_names(demos)
+    rename_state(demos, [names[1], names[0], *names[2:]])
     finding = only_stop(config, demos, "D04")
-    assert f"{size} numbers, the policy wants 18" in finding.message
-    assert ("simulation only" in finding.message) == (size == 21)
+    assert "number 0 is `joint_pos.shoulder_lift`, its component has `joint_pos.shoulder_pan` there" in finding.message
+    assert "dataset: {state: [joint_pos, joint_vel, ee_pos, ee_euler]}" in finding.remedy
+
+
+@pytest.mark.failure("D04")
+@pytest.mark.parametrize(
+    ("size", "said"), [(6, "['joint_vel', 'ee_pos', 'ee_euler'] are computed"), (12, "['ee_pos', 'ee_euler'] are computed")]
+)
+def test_what_joints_allow_to_compute_is_computed(config: TrainConfig, demos: Path, size: int, said: str) -> None:
+    resize_state(demos, edit_names(demos)[:size])
+    report = validate_dataset(config, demos)
+    report.raise_if_stopped()
+    assert said in found(report, "D04", "informs")
+
+
+@pytest.mark.failure("D04")
+def test_the_cubes_position_is_told_and_left_out(config: TrainConfig, demos: Path) -> None:
+    resize_state(demos, [*edit_names(demos), "cube_from_tool.x", "cube_from_tool.y", "cube_from_tool.z"])
+    report = validate_dataset(config, demos)
+    report.raise_if_stopped()
+    assert "known in simulation only" in found(report, "D04", "informs")
+
+
+@pytest.mark.failure("D04")
+def test_a_state_without_joints_cannot_become_the_policys(config: TrainConfig, demos: Path) -> None:
+    resize_state(demos, edit_names(demos)[12:])
+    finding = only_stop(config, demos, "D04")
+    assert "6 numbers, the policy wants 18; ['joint_pos', 'joint_vel'] was not recorded" in finding.message
+    assert finding.remedy == "observation: {state: [ee_pos, ee_euler]}"
+
+
+@pytest.mark.failure("D04")
+def test_sixty_three_unknown_names_stop(config: TrainConfig, demos: Path) -> None:
+    resize_state(demos, [f"value_{i}" for i in range(63)])
+    assert "63 numbers, the policy wants 18; 63 have names that nobody knows" in only_stop(config, demos, "D04").message
+
+
+@pytest.mark.failure("D04")
+def test_the_configuration_names_numbers_without_names(config: TrainConfig, demos: Path) -> None:
+    edit_info(demos, lambda info: info["features"]["observation.state"].update(names=None))
+    parts = ("joint_pos", "joint_vel", "ee_pos", "ee_euler")
+    validate_dataset(update(config, dataset={"state": parts}), demos).raise_if_stopped()
+    finding = only_stop(update(config, dataset={"state": parts[:2]}), demos, "D04")
+    assert "holds 18 numbers, dataset.state names 12" in finding.message
+    assert only_stop(update(config, dataset={"state": ("joints",)}), demos, "D04").place == "dataset.state"
+
+
+@pytest.mark.failure("D04")
+def test_the_configuration_cannot_contradict_names(config: TrainConfig, demos: Path) -> None:
+    finding = only_stop(update(config, dataset={"state": ("joint_vel", "joint_pos", "ee_pos", "ee_euler")}), demos, "D04")
+    assert "names its numbers otherwise" in finding.message and finding.remedy.startswith("dataset: {state: null}")
 
 
 def edit_names(root: Path) -> list[str]:
     return list(Dataset.open(root).names("observation.state") or ())
+
+
+def rename_state(root: Path, names: list[str]) -> None:
+    edit_info(root, lambda info: info["features"]["observation.state"].update(names=names, shape=[len(names)]))
+
+
+def resize_state(root: Path, names: list[str]) -> None:
+    """Other numbers, inside every limit, of the given names."""
+    values = np.random.default_rng(0).uniform(-0.5, 0.5, (sum(LENGTHS), len(names))).astype(np.float32)
+    edit_frames(root, lambda table: table.with_columns(pl.Series("observation.state", values)))
+    rename_state(root, names)
 
 
 @pytest.mark.failure("D04")
@@ -224,16 +279,18 @@ def test_an_action_outside_the_policys_range_is_placed(config: TrainConfig, demo
     action = Dataset.open(demos).column("action").copy()
     action[7, 2] = 2.0
     set_column(demos, "action", action)
-    assert "`delta_z` is 2 at episode 1 frame 1 (1 values in all)" in only_stop(config, demos, "D07").message
+    assert "`delta_z` is 2 at episode 1 frame 1 (1 values in all, up to 2)" in only_stop(config, demos, "D07").message
 
 
 @pytest.mark.failure("D10")
-def test_capacity_is_checked_before_anything_is_decoded(config: TrainConfig, demos: Path) -> None:
+def test_capacity_is_checked_whatever_the_videos_are(config: TrainConfig, demos: Path) -> None:
     next(demos.rglob("*.mp4")).write_bytes(b"never read")
-    finding = only_stop(update(config, policy={"offline_buffer_capacity": 28}), demos, "D10")
+    small = update(config, policy={"offline_buffer_capacity": 28})
+    assert sorted(finding.code for finding in stops(small, demos)) == ["D10", "D18"]
+    (finding,) = validate_dataset(small, demos, check_videos="none").stops
     row = 48 * 48 * 3 + 18 * 4 + 3 * 4
     assert f"29 transitions = {29 * row / 1e9:.2f} GB" in finding.message and "offline_buffer_capacity: 58" in finding.remedy
-    assert not stops(update(config, policy={"offline_buffer_capacity": 29}), demos)
+    assert not validate_dataset(update(config, policy={"offline_buffer_capacity": 29}), demos, check_videos="none").stops
 
 
 @pytest.mark.failure("D14")
