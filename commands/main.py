@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from commands.dataset import app as dataset_app
 from hilserl.errors import CacheError, HilserlError
 from hilserl.files import disk_full_error, disk_is_full, home, is_disk_full
 from hilserl.telemetry import disable_telemetry
@@ -22,6 +23,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Teach an SO-101 arm a task, in an hour, with a little human help.",
 )
+
+app.add_typer(dataset_app, name="dataset")
 
 Config = Annotated[str, typer.Argument(help="Configuration file, or the name of a shipped one: reach, lift, ...", show_default=True)]
 Set = Annotated[
@@ -37,6 +40,13 @@ class UiName(StrEnum):
 
     prefect = "prefect"
     mlflow = "mlflow"
+
+
+class VideoCheck(StrEnum):
+    """How much of the video is decoded."""
+
+    sample = "sample"
+    all = "all"
 
 
 @app.command()
@@ -80,28 +90,23 @@ def ui(
 
 
 @app.command()
-def validate(config: Config = "reach", set_: Set = None) -> None:
-    """Say everything that is wrong with the configured dataset, what it means for learning, and how to fix it."""
-    from rich.console import Console
-    from rich.table import Table
+def validate(
+    target: Annotated[str, typer.Argument(help="A configuration, as for the other commands, or the folder of a dataset.")] = "reach",
+    set_: Set = None,
+    config: Annotated[
+        str | None, typer.Option(help="Configuration to validate a dataset folder against; by default one is derived from the dataset.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Where to write the page with pictures; by default HILSERL_HOME/validation/<dataset>.html.")
+    ] = None,
+    videos: Annotated[VideoCheck | None, typer.Option(help="Decode a few frames of every video file, or all of them.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Say everything that is wrong with a dataset, what it means for learning, and how to fix it."""
+    from commands.validate import run_validate
 
-    from hilserl.config import load_config
-    from hilserl.data.validation import validate_dataset
-    from hilserl.demonstrations import get_or_record
-
-    settings = load_config(config, _overrides(set_, None))
-    root = get_or_record(settings)
-    report = validate_dataset(settings, root)
-    rows = list(report.rows())
-    console = Console()
-    if rows:
-        table = Table(*rows[0], title=str(root), show_lines=True)
-        for row in rows:
-            table.add_row(*(str(value) for value in row.values()))
-        console.print(table)
-    else:
-        console.print(f"{root}: every check passed.")
-    if report.stops:
+    overrides, chosen = _overrides(set_, None), None if videos is None else videos.value
+    if not run_validate(target, overrides, config=config, report=report, videos=chosen, as_json=json):
         raise typer.Exit(1)
 
 
@@ -154,6 +159,18 @@ def show_config(config: Config = "reach", set_: Set = None) -> None:
     if file.suffix == ".json":
         print("\n".join(f"# {line}" for line in describe_import(import_lerobot_config(file)).splitlines()))
     print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), end="")
+
+
+@app.command("import-config")
+def import_config(
+    file: Annotated[Path, typer.Argument(help="LeRobot's train configuration (JSON), of LeRobot 0.3 to 0.6.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write ours; by default beside it, as .yaml.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+) -> None:
+    """Translate a LeRobot train configuration into ours, and say field by field what became of it."""
+    from commands.import_config import run_import_config
+
+    run_import_config(file, out, force=force)
 
 
 def _require_home() -> None:

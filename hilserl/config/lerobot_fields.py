@@ -64,6 +64,7 @@ _HUB = _ignored("nothing is sent to the Hub")
 _STATS = _ignored("normalisation is computed from the demonstrations and saved in every checkpoint")
 _IMITATION = _ignored("only for imitation learning; LeRobot's RL learner does not read it either")
 _REAL_ARM = _missing("the simulated arm has none; used when the real arm is driven", None)
+_WHEELS = _ignored("drives a robot on wheels")
 _CLASSIFIER = _missing("no reward classifier here yet: the simulation itself judges success", None)
 _WANDB = _ignored("runs are tracked with MLflow")
 _PROCESSES = _ignored("actor and learner are processes of their own")
@@ -119,7 +120,7 @@ _POLICY: dict[str, Rule] = {
     "image_encoder_hidden_dim": _ignored("a size of LeRobot's own CNN"),
     "image_embedding_pooling_dim": _ignored("a size of LeRobot's spatial embedding"),
     "shared_encoder": _missing("actor and critic share the encoder", True),
-    "num_discrete_actions": _missing("the gripper is continuous; a 3-way gripper is not available yet", None),
+    "num_discrete_actions": _PART,
     "state_encoder_hidden_dim": _ignored("LeRobot does not read it either"),
     "latent_dim": _to("policy.latent_dim"),
     "online_steps": _to("policy.online_steps"),
@@ -221,6 +222,12 @@ _ENV: dict[str, Rule] = {
     "robot.cameras.*.warmup_s": _REAL_ARM,
     "robot.cameras.*.fourcc": _REAL_ARM,
     "robot.cameras.*.backend": _REAL_ARM,
+    "robot.cameras.*.serial_number_or_name": _REAL_ARM,
+    "robot.cameras.*.use_rgb": _missing("images are RGB", True),
+    "robot.cameras.*.use_depth": _missing("no depth images", False),
+    "robot.cameras.*.exposure": _REAL_ARM,
+    "robot.cameras.*.gain": _REAL_ARM,
+    "robot.cameras.*.white_balance": _REAL_ARM,
     "robot.cameras.*.width": _PART,
     "robot.cameras.*.height": _PART,
     "teleop.type": _PART,
@@ -231,6 +238,9 @@ _ENV: dict[str, Rule] = {
     "teleop.num_read_retries": _REAL_ARM,
     "teleop.use_gripper": _REAL_ARM,
     "teleop.hidapi_fallback": _REAL_ARM,
+    "teleop.mock": _ignored("a switch of LeRobot's own tests"),
+    **{f"teleop.{key}": _WHEELS for key in ("linear_speed", "angular_speed", "speed_increment", "turn_assist_ratio")},
+    **{f"teleop.{key}": _WHEELS for key in ("angular_speed_ratio", "min_linear_speed", "min_angular_speed")},
     "processor.max_gripper_pos": _PART,
     "processor.reward_classifier.pretrained_path": _CLASSIFIER,
     "processor.reward_classifier.repo_id": _CLASSIFIER,  # fork
@@ -255,7 +265,7 @@ _DATASET: dict[str, Rule] = {
     "repo_id": _PART,
     "root": _PART,
     "repo_type": _missing("a folder on this machine", "dataset"),
-    "episodes": _missing("all episodes are used", None),
+    "episodes": _PART,
     "revision": _missing("the folder is used as it is", None),
     "video_backend": _ignored("PyAV decodes, each frame once; torchcodec is not needed"),
     "use_imagenet_stats": _STATS,
@@ -301,6 +311,7 @@ _TOP: dict[str, Rule] = {
     "peft": _IMITATION,
     **{f"job.{key}": _ignored("runs are started through Prefect") for key in ("target", "image", "timeout", "detach", "tags")},
     "sample_weighting": _IMITATION,
+    **{key: _IMITATION for key in ("use_rabc", "rabc_progress_path", "rabc_kappa", "rabc_epsilon", "rabc_head_mode")},
     "reward_model": _missing("that trains a success classifier", None),
     "rename_map": _missing("cameras keep their names", None, {}),
     "algorithm.type": _ignored("SAC"),

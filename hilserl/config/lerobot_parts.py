@@ -235,6 +235,8 @@ def _dataset(draft: Draft) -> None:
     if repo is None and root is None:
         draft.put_quietly("dataset.record", {})
         draft.note("dataset", None, "default", "no dataset in the file: the scripted expert records one in simulation", "dataset.record")
+        _gripper_classes(draft, has_dataset=False)
+        _episodes(draft, None)
         return
     if repo is not None:
         draft.put("dataset.repo_id", repo, "dataset.repo_id")
@@ -246,6 +248,62 @@ def _dataset(draft: Draft) -> None:
         ).expanduser()
         draft.put_quietly("dataset.root", str(cache / str(repo)))
         draft.note("dataset.root", None, "adapted", "where LeRobot keeps it", "dataset.root")
+    _gripper_classes(draft, has_dataset=True)
+    info = _dataset_info(Path(draft.values["dataset"]["root"]))
+    _episodes(draft, info.get("total_episodes"))
+    _frame_rate(draft, info.get("fps"))
+
+
+def _dataset_info(root: Path) -> Mapping[str, Any]:
+    """Return the dataset's meta/info.json, or nothing where it is not on this machine (validation says what is wrong with it)."""
+    try:
+        info = json.loads((root / "meta" / "info.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return info if isinstance(info, dict) else {}
+
+
+def _gripper_classes(draft: Draft, *, has_dataset: bool) -> None:
+    """Tell that recorded grippers are LeRobot's classes; the policy itself has a continuous one."""
+    key, classes = draft.first("policy.num_discrete_actions")
+    if key and classes != 3:
+        draft.note(key, classes, "unsupported", "LeRobot's gripper has 3 classes: close, stay, open; this number has no meaning here")
+    elif key and has_dataset:
+        reason = "recorded classes 0, 1, 2 are read as close, stay, open; the policy's own gripper is continuous here"
+        draft.put(key, classes, "dataset.gripper", reason, ours="discrete")
+    elif key:
+        draft.note(key, classes, "unsupported", "the policy's gripper is continuous, and there is no dataset whose classes were to be read")
+
+
+def _episodes(draft: Draft, total: Any) -> None:
+    """LeRobot names the episodes to use, we those to leave out: translated where the dataset can be read."""
+    key, episodes = draft.first("dataset.episodes")
+    if not key:
+        return
+    if not isinstance(episodes, list) or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in episodes):
+        draft.problems.append(f"`{key}` is {json.dumps(episodes)}; give a list of episode numbers from 0 on.")
+    elif not isinstance(total, int):
+        reason = (
+            "the dataset is not on this machine, so which episodes to leave out is not known: ALL WILL BE USED. "
+            "Import again where it is, or list the others under `dataset.exclude_episodes`"
+        )
+        draft.note(key, episodes, "unsupported", reason)
+    elif absent := sorted(set(episodes) - set(range(total))):
+        draft.problems.append(f"`{key}` names episodes {absent}, the dataset has {total}: 0 to {total - 1}.")
+    else:
+        others = [number for number in range(total) if number not in set(episodes)]
+        reason = f"the other {len(others)} of {total} are left out"
+        draft.put(key, episodes, "dataset.exclude_episodes", reason, ours=others)
+
+
+def _frame_rate(draft: Draft, recorded_hz: Any) -> None:
+    """Convert a dataset that was recorded faster than the policy acts; LeRobot would have played it in slow motion."""
+    _, control_hz = draft.first("env.fps")
+    control_hz = control_hz or RobotConfig.model_fields["control_hz"].default
+    if isinstance(recorded_hz, int | float) and recorded_hz > control_hz:
+        draft.put_quietly("dataset.frame_rate", "convert")
+        reason = f"the dataset has {recorded_hz:g} frames per second and the policy acts at {control_hz:g} Hz; LeRobot would not convert it"
+        draft.note("fps in the dataset's meta/info.json", recorded_hz, "adapted", reason, "dataset.frame_rate")
 
 
 def _people(draft: Draft) -> None:

@@ -109,6 +109,7 @@ class PolicySteps:
         role: uint8, shape (N,), places in `ROLES`.
         frame_row: int64, shape (N,), row of `Dataset.frames` that the observation is taken from.
         clipped_steps: Steps whose motion was clipped to [-1, 1].
+        largest_motion: Largest motion along one axis before clipping, in the policy's units.
         residual_m: Tool position error of converted actions, shape (N,) [m]; None where none were converted.
     """
 
@@ -122,6 +123,7 @@ class PolicySteps:
     role: np.ndarray
     frame_row: np.ndarray
     clipped_steps: int
+    largest_motion: float
     residual_m: np.ndarray | None
 
     def positives_per_episode(self) -> dict[int, int]:
@@ -156,13 +158,6 @@ def convert_steps(
     steps = control_steps(config, dataset)
     action, residual_m = _actions(config, dataset, steps, converter)
     clipped = (np.abs(action[:, :MOTION_DIMS]) > 1 + ACTION_TOLERANCE).any(axis=1)
-    if config.dataset.action_from == "column" and clipped.mean() > MAX_CLIPPED_SHARE:
-        needed = float(np.abs(action[:, :MOTION_DIMS]).max()) * config.robot.action_scale_m
-        raise DatasetError(
-            f"{dataset.root}: {clipped.sum()} of {len(action)} recorded motions are longer than robot.action_scale_m = "
-            f"{config.robot.action_scale_m:g} m allows in one step of {config.robot.control_hz:g} Hz; cut off, they would lead "
-            f"elsewhere. Set robot: {{action_scale_m: {needed:.3f}}}, or dataset: {{action_scale_m: ...}} to the recording's step"
-        )
     is_last, ended = last_frames(dataset)[steps.last], np.logical_or.reduceat(terminated, steps.first)
     return PolicySteps(
         state=_states(config, dataset, steps, converter),
@@ -175,7 +170,19 @@ def convert_steps(
         role=_roles(dataset, source, reward, role)[steps.first],
         frame_row=steps.first,
         clipped_steps=int(clipped.sum()),
+        largest_motion=float(np.abs(action[:, :MOTION_DIMS]).max()),
         residual_m=residual_m,
+    )
+
+
+def too_fast(config: TrainConfig, clipped_steps: int, steps: int, largest_motion: float) -> str | None:
+    """Say that recorded motions do not fit into the run's steps, or return None."""
+    if config.dataset.action_from != "column" or clipped_steps <= MAX_CLIPPED_SHARE * steps:
+        return None
+    return (
+        f"{clipped_steps} of {steps} recorded motions are longer than robot.action_scale_m = {config.robot.action_scale_m:g} m allows "
+        f"in one step of {config.robot.control_hz:g} Hz; cut off, they would lead elsewhere. Set robot: "
+        f"{{action_scale_m: {largest_motion * config.robot.action_scale_m:.3f}}}, or dataset: {{action_scale_m: ...}} to the recording's step"
     )
 
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from hilserl.config.models import TrainConfig
 from hilserl.data.conversion_plan import ConversionPlan, LoadJudge, plan_conversion
-from hilserl.data.convert import ROLES, JointConverter, constant_actions
+from hilserl.data.convert import ROLES, JointConverter, constant_actions, too_fast
 from hilserl.data.dataset import Dataset
 from hilserl.data.decode import decode_frames, rgb
 from hilserl.data.manifest import (
@@ -44,7 +44,7 @@ from hilserl.data.normalize import StateNormalizer
 from hilserl.data.picture import write_model_input
 from hilserl.data.shard_store import ShardStore, joined_failures, run_in_threads
 from hilserl.data.shards import COLUMNS, ShardJob, ShardRecord, shard_folder
-from hilserl.data.validation import validate_dataset
+from hilserl.data.validation import validate_sources
 from hilserl.errors import CacheError, DatasetError
 from hilserl.files import atomic_directory, file_lock, require_free_space, write_json
 from hilserl.hash_memo import HashMemo
@@ -117,8 +117,8 @@ def get_or_build(
         reason = "; ".join(reasons[:5]) if folder.exists() else _why_new(cache_folder, plan.inputs)
         publish(Progress(STAGE, message=f"building: {reason}"))
         started = time.perf_counter()
-        for source in plan.sources:
-            validate_dataset(source.config, source.root, check_videos="none").raise_if_stopped()
+        for report in validate_sources(config, plan.sources, check_videos="none", converter=converter):
+            report.raise_if_stopped()
         jobs = missing_shards(plan, cache_folder)
         convert_missing(plan, jobs, cache_folder, run_jobs)
         manifest = assemble_offline_buffer(plan, cache_folder, converted={job.key for job in jobs}, seconds=time.perf_counter() - started)
@@ -179,6 +179,12 @@ def assemble_offline_buffer(plan: ConversionPlan, cache_folder: Path, *, convert
     config, ordered = plan.config, [records[job.key] for job in plan.jobs]
     if not ordered:
         raise DatasetError("no episode is left: dataset.exclude_episodes names all of them")
+    for number, source in enumerate(plan.sources):
+        own = [records[job.key] for job in plan.jobs if job.source == number]
+        clipped, steps = sum(record.clipped_steps for record in own), sum(record.rows for record in own)
+        problem = too_fast(source.config, clipped, steps, max((record.largest_motion for record in own), default=0.0))
+        if problem:
+            raise DatasetError(f"{source.root}: {problem}")
     constant = constant_actions(_extremes([record.action_range for record in ordered]), config.action_names)
     if constant:
         raise DatasetError(f"{', '.join(str(source.root) for source in plan.sources)}: {constant}")

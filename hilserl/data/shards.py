@@ -81,6 +81,7 @@ class ShardRecord:
         state_range: Lowest and highest value of each scalar of the state.
         action_range: The same of the action.
         clipped_steps: Steps whose motion was clipped.
+        largest_motion: Largest motion along one axis before clipping, in the policy's units.
         residual_m: Sum and largest of the tool position errors [m]; None where no joints were converted.
         decoded: Images, all cameras.
         files: Size and SHA-256 by file name.
@@ -97,6 +98,7 @@ class ShardRecord:
     state_range: tuple[tuple[float, ...], tuple[float, ...]]
     action_range: tuple[tuple[float, ...], tuple[float, ...]]
     clipped_steps: int
+    largest_motion: float
     residual_m: tuple[float, float] | None
     decoded: int
     files: Mapping[str, Mapping[str, Any]]
@@ -268,6 +270,7 @@ def _record(job: ShardJob, dataset: Dataset, steps: PolicySteps, folder: Path, c
         state_range=_range(steps.state),
         action_range=_range(steps.action),
         clipped_steps=steps.clipped_steps,
+        largest_motion=steps.largest_motion,
         residual_m=None if residual is None else (float(residual.sum()), float(residual.max())),
         decoded=len(steps.reward) * cameras,
         files={path.name: {"bytes": path.stat().st_size, "sha256": file_hash(path)} for path in sorted(folder.iterdir())},

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hilserl.config.models import TrainConfig
-from hilserl.data.convert import convert_steps
+from hilserl.data.convert import convert_steps, too_fast
 from hilserl.data.dataset import Dataset
 from hilserl.data.offline_buffer import get_or_build
 from hilserl.data.recorded import control_frames
@@ -205,8 +206,11 @@ def test_a_faster_recording_adds_its_deltas_up(demos: Path) -> None:
 
 def test_steps_too_short_for_the_accumulated_motion_stop_with_the_size_they_need(demos: Path) -> None:
     thirty_hz(demos)
-    with pytest.raises(DatasetError, match=r"longer than robot.action_scale_m = 0.02 m(?s:.)*action_scale_m: 0.0[3-6]"):
-        convert_steps(make_config(demos, frame_rate="convert"), Dataset.open(demos))
+    config = make_config(demos, frame_rate="convert")
+    steps = convert_steps(config, Dataset.open(demos))
+    told = too_fast(config, steps.clipped_steps, len(steps.reward), steps.largest_motion)
+    assert told is not None and re.search(r"longer than robot.action_scale_m = 0.02 m(?s:.)*action_scale_m: 0.0[3-6]", told)
+    assert too_fast(config, 1, 1000, 1.4) is None and too_fast(make_config(demos, action_from="joints"), 9, 10, 9.0) is None
 
 
 def test_joint_targets_are_taken_where_the_step_ends(teleop: Path) -> None:
