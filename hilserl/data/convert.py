@@ -181,8 +181,9 @@ def too_fast(config: TrainConfig, clipped_steps: int, steps: int, largest_motion
         return None
     return (
         f"{clipped_steps} of {steps} recorded motions are longer than robot.action_scale_m = {config.robot.action_scale_m:g} m allows "
-        f"in one step of {config.robot.control_hz:g} Hz; cut off, they would lead elsewhere. Set robot: "
-        f"{{action_scale_m: {largest_motion * config.robot.action_scale_m:.3f}}}, or dataset: {{action_scale_m: ...}} to the recording's step"
+        f"in one step of {config.robot.control_hz:g} Hz; cut off, they would lead elsewhere. "
+        f"Set robot: {{action_scale_m: {largest_motion * config.robot.action_scale_m:.3f}}}, "
+        "or dataset: {action_scale_m: ...} to the recording's step"
     )
 
 

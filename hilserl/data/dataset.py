@@ -154,7 +154,7 @@ class Dataset:
         starts = np.cumsum([0, *(episode.length for episode in chosen)])
         view = type(self)(self.root, self.info)
         # The two tables are computed on first use; a view has them from the start.
-        view.__dict__["frames"] = pl.concat([self._rows_of(episode) for episode in chosen])
+        view.__dict__["frames"] = pl.concat([self._rows_of(run) for run in _runs(chosen)])
         view.__dict__["episodes"] = tuple(
             replace(episode, start=int(start), stop=int(start) + episode.length) for episode, start in zip(chosen, starts[:-1], strict=True)
         )
@@ -169,19 +169,25 @@ class Dataset:
         """
         return self._fixed(self._read(sorted((self.root / "data").glob("chunk-*/file-*.parquet")), "data/chunk-*/file-*.parquet"))
 
-    def _rows_of(self, episode: Episode) -> pl.DataFrame:
-        if "frames" in self.__dict__ or episode.data is None:
-            return self.frames[episode.start : episode.stop]
-        path, offset = self.root / episode.data.path, episode.start - episode.data.first_row
+    def _rows_of(self, episodes: Sequence[Episode]) -> pl.DataFrame:
+        """Read the rows of episodes that follow one another in one file."""
+        first, last = episodes[0], episodes[-1]
+        if "frames" in self.__dict__ or first.data is None:
+            return self.frames[first.start : last.stop]
+        path, offset, length = self.root / first.data.path, first.start - first.data.first_row, last.stop - first.start
+        remedy = f"leave them out: dataset: {{exclude_episodes: {[episode.index for episode in episodes]}}}"
         try:
-            table = pl.scan_parquet(path).slice(offset, episode.length).collect()
+            table = pl.scan_parquet(path).slice(offset, length).collect()
         except (OSError, pl.exceptions.PolarsError) as error:
             raise DatasetError(
-                f"{path}: cannot read the rows of episode {episode.index} ({error}). The file is truncated or damaged: restore it, or "
-                f"leave the episode out with dataset: {{exclude_episodes: [{episode.index}]}}"
+                f"{path}: cannot read the rows of episodes {first.index} to {last.index} ({error}). "
+                f"The file is truncated or damaged: restore it, or {remedy}"
             ) from error
-        if table.height != episode.length or (table["episode_index"] != episode.index).any():
-            raise DatasetError(f"{path}: rows {offset} to {offset + episode.length} are not those of episode {episode.index}. {_EXPECTED}")
+        expected = np.repeat([episode.index for episode in episodes], [episode.length for episode in episodes])
+        if "episode_index" not in table.columns or not np.array_equal(table["episode_index"].to_numpy(), expected):
+            raise DatasetError(
+                f"{path}: rows {offset} to {offset + length} are not those of episodes {first.index} to {last.index}. {_EXPECTED}"
+            )
         return self._fixed(table)
 
     def _fixed(self, table: pl.DataFrame) -> pl.DataFrame:
@@ -278,3 +284,15 @@ class Dataset:
             return pl.concat(tables)
         except pl.exceptions.PolarsError as error:
             raise DatasetError(f"{self.root}: files {pattern} have different columns ({error}).") from error
+
+
+def _runs(episodes: Sequence[Episode]) -> list[list[Episode]]:
+    """Group episodes whose rows follow one another in one file."""
+    runs: list[list[Episode]] = []
+    for episode in episodes:
+        before = runs[-1][-1] if runs else None
+        if before is not None and before.data == episode.data and before.stop == episode.start:
+            runs[-1].append(episode)
+        else:
+            runs.append([episode])
+    return runs

@@ -42,7 +42,7 @@ class FrameView:
         self._view, self._where = view, where
         self._scaler = VideoReformatter()
         self._crop: Graph | None = None
-        top, left, height, width = view.crop
+        _, _, height, width = view.crop
         even = not any(edge % 2 for edge in view.crop)
         self._shrinks = even and view.resize[0] * 2 <= height and view.resize[1] * 2 <= width
 
