@@ -1,7 +1,10 @@
 import errno
+import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +61,25 @@ with file_lock(Path({str(lock)!r})):
 def test_missing_space_is_refused_with_the_amount(tmp_path) -> None:
     with pytest.raises(CacheError, match=r"needs 1000000.00 GB"):
         files.require_free_space(tmp_path, 10**15, "the buffer")
+
+
+def test_an_error_that_is_its_own_cause_is_looked_at_once() -> None:
+    """`raise disk_error(error) from error` makes one: it must not be followed for ever."""
+    error = OSError("no such device")
+    error.__cause__ = error
+    assert not files.is_disk_full(error)
+
+
+def test_threads_that_write_the_same_file_do_not_take_each_others(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: files.write_json(tmp_path / "file.json", [number] * 200), range(200)))
+    written = json.loads((tmp_path / "file.json").read_text())
+    assert len(set(written)) == 1 and list(tmp_path.iterdir()) == [tmp_path / "file.json"]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_fills_stays(tmp_path: Path) -> None:
+    dead, living = tmp_path / ".folder.999999999.tmp", tmp_path / f".folder.{os.getpid()}.tmp"
+    dead.mkdir()
+    living.mkdir()
+    files.remove_abandoned(tmp_path / "folder")
+    assert not dead.exists() and living.exists()
