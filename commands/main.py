@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from commands.classifier import app as classifier_app
 from commands.dataset import app as dataset_app
 from hilserl.errors import CacheError, HilserlError
 from hilserl.files import disk_full_error, disk_is_full, home, is_disk_full
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 
 app.add_typer(dataset_app, name="dataset")
+app.add_typer(classifier_app, name="classifier")
 
 Config = Annotated[str, typer.Argument(help="Configuration file, or the name of a shipped one: reach, lift, ...", show_default=True)]
 Set = Annotated[

@@ -9,7 +9,9 @@ from prefect import task
 
 from hilserl.config import TrainConfig
 from hilserl.data.conversion_plan import plan_conversion
+from hilserl.data.convert import SuccessJudge
 from hilserl.data.offline_buffer import STAGE, RunJobs, get_or_build, offline_buffer_folder, verify_offline_buffer
+from hilserl.errors import CheckpointError, ConfigError
 from hilserl.files import home
 from hilserl.joints import RobotJointConverter
 from tasks.artifacts import publish_markdown
@@ -21,7 +23,7 @@ from tasks.progress import progress_artifact
 def build_offline_buffer_task(config: TrainConfig, dataset: Path | None, run_jobs: RunJobs | None = None, *, key: str) -> dict[str, Any]:
     """Build the buffer; returns what a person wants to know of it, never its arrays."""
     with progress_artifact("build-offline-buffer"):
-        manifest, hit, reason = get_or_build(config, dataset, _cache(), RobotJointConverter(config), run_jobs)
+        manifest, hit, reason = get_or_build(config, dataset, _cache(), RobotJointConverter(config), run_jobs, load_judge)
     positives = sum(1 for count in manifest.positives_per_episode if count)
     residual = (
         f"{1000 * manifest.residual_m['mean']:.2f} mm mean, {1000 * manifest.residual_m['max']:.2f} mm largest"
@@ -56,11 +58,25 @@ def build_offline_buffer(config: TrainConfig, dataset: Path | None, run_jobs: Ru
         dataset: Folder of the dataset made for `dataset.record`.
         run_jobs: Who converts; by default threads of this process.
     """
-    plan = plan_conversion(config, dataset, _cache(), RobotJointConverter(config))
+    plan = plan_conversion(config, dataset, _cache(), RobotJointConverter(config), load_judge)
     folder = offline_buffer_folder(_cache(), plan.key)
     problems = verify_offline_buffer(folder, plan.key, plan.inputs)
     run_verified(build_offline_buffer_task, plan.key, problems, config, dataset, run_jobs)
     return folder  # not the cached one, which may say where HILSERL_HOME was before it was moved
+
+
+def load_judge(folder: Path) -> SuccessJudge:
+    """Open the success classifier of `dataset.classifier`; torch is imported only where one is configured.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+    from hilserl.reward.classifier import SuccessClassifier
+
+    try:
+        return SuccessClassifier.load(folder)
+    except CheckpointError as error:
+        raise ConfigError(f"dataset.classifier: {error}") from error
 
 
 def _cache() -> Path:

@@ -33,6 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "runs": BASE,
     "sim": BASE | {"robot"},
     "joints": BASE | {"robot"},
+    "reward": BASE | {"data", "sac"},
     "policy": BASE | {"data", "sac"},
     "pretraining": BASE | {"data", "sac", "sim"},
     "demonstrations": BASE | {"data", "robot", "sim"},

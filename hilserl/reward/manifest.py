@@ -1,0 +1,95 @@
+"""What a classifier folder says about itself. Free of torch, so that anything may look before the network is needed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hilserl.data.preprocess import CameraView
+from hilserl.errors import CheckpointError, ConfigError
+from hilserl.files import content_hash, file_hash
+
+FORMAT_VERSION = 1
+MANIFEST = "classifier.json"
+WEIGHTS = "model.safetensors"
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ClassifierManifest(BaseModel):
+    """Content of `classifier.json`.
+
+    Attributes:
+        format_version: Of the folder.
+        sha256: Of the weights.
+        cameras: How each camera's native frame becomes the network's image; the network takes them sorted by name.
+        channels: Channels of the convolutions.
+        hidden: Width of the projection.
+        threshold: Probability from which a frame looks like success.
+        hold_frames: Frames in a row that must look like success before it counts, and unlike it before it ends.
+        training: Where it comes from and how good it was, for people.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    sha256: str
+    cameras: dict[str, CameraView] = Field(min_length=1)
+    channels: Count
+    hidden: Count
+    threshold: Share
+    hold_frames: Count
+    training: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the manifest of `folder`, and compare the weights with it.
+
+        Raises:
+            CheckpointError: A file is missing, damaged, replaced or of another format.
+        """
+        file = folder / MANIFEST
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"{folder}: no such folder. `hilserl classifier train DATASET --into {folder}` makes a success classifier."
+            )
+        try:
+            value = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{file}: cannot be read ({error}). A success classifier is a folder with {MANIFEST} and {WEIGHTS}."
+            ) from None
+        found = value.get("format_version") if isinstance(value, dict) else None
+        if found != FORMAT_VERSION:
+            raise CheckpointError(f"{file}: format version {found}, this program reads {FORMAT_VERSION}. Train the classifier again.")
+        try:
+            manifest = cls.model_validate(value)
+        except (ValidationError, ConfigError) as error:
+            raise CheckpointError(f"{file}: damaged ({error}). Train the classifier again.") from None
+        try:
+            same = file_hash(folder / WEIGHTS) == manifest.sha256
+        except OSError as error:
+            raise CheckpointError(f"{folder / WEIGHTS}: cannot be read ({error}). Train the classifier again.") from None
+        if not same:
+            raise CheckpointError(
+                f"{folder / WEIGHTS}: the content does not match its checksum: it was damaged or replaced. Train the classifier again."
+            )
+        return manifest
+
+
+def classifier_version(folder: Path) -> str:
+    """Identify a classifier by the content of both of its files, wherever they lie."""
+    return content_hash([file_hash(folder / MANIFEST), file_hash(folder / WEIGHTS)])
+
+
+def classifier_problem(folder: Path) -> str | None:
+    """Say why the folder cannot be used as a success classifier; None when it can."""
+    try:
+        ClassifierManifest.read(folder)
+    except CheckpointError as error:
+        return str(error)
+    return None

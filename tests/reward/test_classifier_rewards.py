@@ -1,0 +1,104 @@
+"""`dataset.reward_from: classifier`: the buffer's rewards are the artefact's verdicts."""
+
+import pickle
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reward_helpers import make_config
+
+from hilserl.config.models import TrainConfig
+from hilserl.data.convert import ROLES
+from hilserl.data.dataset import Dataset
+from hilserl.data.offline_buffer import OfflineBuffer, get_or_build, plan_conversion
+from hilserl.data.shard_store import convert_batch
+from hilserl.data.shards import ShardRecord, shard_folder
+from hilserl.errors import ConfigError, DatasetError
+from hilserl.reward.agreement import judge_dataset
+from hilserl.reward.classifier import SuccessClassifier
+from tasks.build_offline_buffer import load_judge
+
+
+def judged_config(root: Path, classifier: Path) -> TrainConfig:
+    return make_config(root, reward_from="classifier", classifier=str(classifier))
+
+
+def test_the_buffer_is_rewarded_as_the_artefact_says(other: Path, saved: Path, tmp_path: Path) -> None:
+    manifest, _, _ = get_or_build(judged_config(other, saved), None, tmp_path, load_judge=load_judge)
+    columns = OfflineBuffer.open(manifest.folder).columns
+    judged = list(judge_dataset(SuccessClassifier.load(saved), other))
+    for episode in judged:
+        rows = columns[columns["episode"] == episode.index]
+        np.testing.assert_array_equal(rows["reward"], episode.verdict.success)
+    roles = {int(number): ROLES[columns["role"][columns["episode"] == number][0]] for number in range(len(judged))}
+    assert roles == {0: "demonstration", 1: "demonstration", 2: "demonstration", 3: "failure", 4: "failure", 5: "demonstration"}
+
+
+def test_episodes_end_where_the_classifier_says_success_at_the_end(other: Path, saved: Path, tmp_path: Path) -> None:
+    manifest, _, _ = get_or_build(judged_config(other, saved), None, tmp_path, load_judge=load_judge)
+    columns = OfflineBuffer.open(manifest.folder).columns
+    last = [np.flatnonzero(columns["episode"] == number)[-1] for number in range(6)]
+    assert columns["terminated"][last].tolist() == [True, True, False, False, False, True]
+    assert columns["truncated"][last].tolist() == [False, False, True, True, True, False]
+    assert columns["terminated"].sum() == 3
+
+
+@pytest.mark.failure("D11")
+def test_the_key_follows_the_classifier_and_not_where_it_lies(other: Path, saved: Path, tmp_path: Path) -> None:
+    def key(classifier: Path) -> str:
+        return plan_conversion(judged_config(other, classifier), None, None, load_judge=load_judge).key
+
+    elsewhere = shutil.copytree(saved, tmp_path / "elsewhere")
+    assert key(elsewhere) == key(saved)
+    strict = SuccessClassifier.load(saved)
+    strict.threshold = 0.9
+    strict.save(elsewhere)
+    assert key(elsewhere) != key(saved)
+    assert plan_conversion(make_config(other), None, None, load_judge=load_judge).key != key(saved)
+
+
+def test_a_job_carries_the_classifier_by_name(other: Path, saved: Path) -> None:
+    job = plan_conversion(judged_config(other, saved), None, None, load_judge=load_judge).jobs[0]
+    parcel = pickle.dumps(job)
+    judge = pickle.loads(parcel).judge
+    assert isinstance(judge, SuccessClassifier) and judge.version == SuccessClassifier.load(saved).version
+    assert len(parcel) < (saved / "model.safetensors").stat().st_size / 4
+
+
+@pytest.mark.slow
+def test_another_process_writes_the_same_bytes(other: Path, saved: Path, tmp_path: Path) -> None:
+    job = plan_conversion(judged_config(other, saved), None, None, load_judge=load_judge).jobs[0]
+    assert convert_batch([job], tmp_path / "here") == []
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(convert_batch, [job], tmp_path / "there").result() == []
+    here, there = (ShardRecord.read(shard_folder(tmp_path / place, job.key)) for place in ("here", "there"))
+    assert here.files == there.files and sum(here.positives) > 0
+
+
+@pytest.mark.failure("D02")
+def test_a_classifier_that_cannot_be_used_stops_before_anything_is_decoded(other: Path, saved: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(other, tmp_path / "demos")
+    shutil.rmtree(root / "videos")
+    with pytest.raises(ConfigError, match=r"dataset.classifier: .*nowhere: no such folder"):
+        get_or_build(judged_config(root, tmp_path / "nowhere"), None, tmp_path / "cache", load_judge=load_judge)
+    damaged = shutil.copytree(saved, tmp_path / "damaged")
+    (damaged / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"dataset.classifier: .*does not match its checksum"):
+        get_or_build(judged_config(root, damaged), None, tmp_path / "cache", load_judge=load_judge)
+    with pytest.raises(ConfigError, match=r"set `dataset.classifier`"):
+        plan_conversion(make_config(root, reward_from="classifier"), None, None, load_judge=load_judge)
+
+
+def test_a_dataset_without_the_classifiers_camera_is_refused(other: Path, saved: Path, tmp_path: Path) -> None:
+    classifier = SuccessClassifier.load(saved)
+    classifier.views = {"top": classifier.views["wrist"]}
+    classifier._network.cameras = ("top",)
+    classifier.save(tmp_path / "top")
+    with pytest.raises(DatasetError, match=r"camera `top`, the dataset has \['wrist'\]"):
+        list(judge_dataset(SuccessClassifier.load(tmp_path / "top"), other))
+    with pytest.raises(DatasetError, match=r"looks at camera \['top'\]"):
+        get_or_build(judged_config(other, tmp_path / "top"), None, tmp_path / "cache", load_judge=load_judge)
+    assert Dataset.open(other).camera_keys == ("observation.images.wrist",)
