@@ -20,8 +20,6 @@ from _offline_dataset import benchmark_config, make_dataset
 
 
 def _import_ahead() -> None:
-    import hilserl.data.offline_buffer
-    import hilserl.joints
     import tasks.convert_shards  # noqa: F401  Prefect takes seconds to import
 
 
@@ -30,7 +28,7 @@ def _convert(dataset: Path, cache: Path, workers: int) -> tuple[float, dict[str,
 
     from flows.convert_shards import converting_on
     from hilserl.config.models import TrainConfig
-    from hilserl.data.offline_buffer import get_or_build
+    from hilserl.data.buffer_build import get_or_build
     from hilserl.joints import RobotJointConverter
 
     with (

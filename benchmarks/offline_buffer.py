@@ -50,7 +50,8 @@ GIGABYTE = 10**9
 
 def build(root: str, cache: str, policy: dict[str, float]) -> dict[str, Any]:
     """Get the buffer, from nothing or from what `cache` holds."""
-    from hilserl.data.offline_buffer import OfflineBuffer, get_or_build
+    from hilserl.data.buffer_build import get_or_build
+    from hilserl.data.offline_buffer import OfflineBuffer
     from hilserl.joints import RobotJointConverter
 
     config = benchmark_config(Path(root), **policy)
@@ -74,7 +75,7 @@ def build(root: str, cache: str, policy: dict[str, float]) -> dict[str, Any]:
 
 def build_damaged(root: str, cache: str) -> dict[str, Any]:
     """Try to get the buffer of a dataset with a damaged video."""
-    from hilserl.data.offline_buffer import get_or_build
+    from hilserl.data.buffer_build import get_or_build
     from hilserl.errors import DatasetError
     from hilserl.joints import RobotJointConverter
 
@@ -90,7 +91,7 @@ def build_damaged(root: str, cache: str) -> dict[str, Any]:
 
 def fingerprint(root: str, cache: str) -> dict[str, Any]:
     """Decide whether anything changed: what `get_or_build` does first, on every start."""
-    from hilserl.data.offline_buffer import plan_conversion
+    from hilserl.data.conversion_plan import plan_conversion
     from hilserl.joints import RobotJointConverter
 
     config = benchmark_config(Path(root))

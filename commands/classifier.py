@@ -38,12 +38,12 @@ def train(
     ] = None,
 ) -> None:
     """Learn what success looks like; a quarter of the episodes is held back to say how well."""
-    from commands.dataset import _progress
+    from commands.progress_bar import shown_progress
     from hilserl.reward.train import Recipe, train_classifier
 
     if into.exists():
         raise CheckpointError(f"{into}: exists. Training never overwrites a classifier: choose another folder with --into.")
-    with _progress():
+    with shown_progress():
         trained = train_classifier(datasets, _views(config), Recipe(seed=seed, hold_frames=hold_frames))
         trained.classifier.save(into)
     print("\n".join(_report(trained, into)))
@@ -58,12 +58,12 @@ def judge(
     from rich.console import Console
     from rich.table import Table
 
-    from commands.dataset import _progress
+    from commands.progress_bar import shown_progress
     from hilserl.reward.agreement import judge_dataset
     from hilserl.reward.classifier import SuccessClassifier
 
     opened = SuccessClassifier.load(classifier)
-    with _progress():
+    with shown_progress():
         judged = list(judge_dataset(opened, dataset))
     columns = ("episode", "frames", "success", "marked", "agrees", "flickers", "highest", "is")
     table = Table(*columns, title=f"{dataset}: threshold {opened.threshold:g}, held for {opened.hold_frames} frames")

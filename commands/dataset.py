@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from commands.progress_bar import shown_progress
 from hilserl.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ app = typer.Typer(
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the dataset (LeRobotDataset v3.0).")]
 Into = Annotated[Path, typer.Option("--into", metavar="NEW", help="Folder of the new dataset; must not exist.")]
 Episodes = Annotated[str, typer.Option(help="Episodes by index, such as 0-9,12.")]
-_SHOW_AFTER_S = 2.0
-_INTERRUPTED = 130
 
 
 @app.command()
@@ -57,7 +54,7 @@ def merge(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="
     """Put the episodes of several datasets one after another. They must agree in rate, features, sizes and units."""
     from hilserl.data.editing.episodes import merge_datasets
 
-    with _progress():
+    with shown_progress():
         merge_datasets(folders, into)
         _report(into)
 
@@ -67,7 +64,7 @@ def keep(folder: Folder, episodes: Episodes, into: Into) -> None:
     """Write only the chosen episodes."""
     from hilserl.data.editing.episodes import keep_episodes, parse_numbers
 
-    with _progress():
+    with shown_progress():
         keep_episodes(folder, parse_numbers(episodes), into)
         _report(into)
 
@@ -77,7 +74,7 @@ def drop(folder: Folder, episodes: Episodes, into: Into) -> None:
     """Write all but the chosen episodes."""
     from hilserl.data.editing.episodes import drop_episodes, parse_numbers
 
-    with _progress():
+    with shown_progress():
         drop_episodes(folder, parse_numbers(episodes), into)
         _report(into)
 
@@ -93,7 +90,7 @@ def split(
     """Write two datasets, by episode."""
     from hilserl.data.editing.episodes import parse_numbers, split_dataset
 
-    with _progress():
+    with shown_progress():
         split_dataset(folder, into, fraction=fraction, episodes=None if episodes is None else parse_numbers(episodes), seed=seed)
         for target in into:
             _report(target)
@@ -123,7 +120,7 @@ def trim(
     if into is not None:
         require_new(into)
     both = head == tail
-    with _progress():
+    with shown_progress():
         tables = Tables.open(folder)
         found = find_idle(tables, idle_mm=idle_mm, idle_deg=idle_deg, head=head or both, tail=tail or both)
     table = Table("episode", "frames", "idle head", "idle tail", "left", "", title=f"{folder}: idle frames")
@@ -136,7 +133,7 @@ def trim(
     if dry_run:
         return
     assert into is not None
-    with _progress():
+    with shown_progress():
         trim_idle(tables, found, into, Edit("trim", {"idle_mm": idle_mm, "idle_deg": idle_deg, "head": head or both, "tail": tail or both}))
         _report(into)
 
@@ -152,7 +149,7 @@ def crop_preview(
     """Draw what a crop leaves: raw frames with the rectangle, beside what the policy sees; several episodes."""
     from hilserl.data.editing.crop import preview_crop
 
-    with _progress():
+    with shown_progress():
         for line in preview_crop(folder, _crops(folder, config, crop, resize), out):
             print(line)
     print(f"picture: {out}")
@@ -172,7 +169,7 @@ def mark_success(
     """Write next.reward (1 on success frames) and next.done. Frames count from 0 in each episode, both ends included."""
     from hilserl.data.editing.success import mark_success
 
-    with _progress():
+    with shown_progress():
         remarks = mark_success(folder, _ranges(from_, episodes, frames), into, cut_after=cut_after)
         for remark in remarks:
             print(f"note: {remark}.")
@@ -184,7 +181,7 @@ def upgrade(folder: Folder, into: Into) -> None:
     """Write a dataset of LeRobot's older version v2.1 as v3.0, with LeRobot's own converter; video is copied."""
     from hilserl.data.editing.upgrade import upgrade_dataset
 
-    with _progress():
+    with shown_progress():
         upgrade_dataset(folder, into)
         _report(into)
 
@@ -244,42 +241,3 @@ def _plain(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-
-
-@contextmanager
-def _progress() -> Iterator[None]:
-    """Show a bar for what takes longer than two seconds; Ctrl-C leaves nothing half done, and says so."""
-    import sys
-    import time
-
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from hilserl.progress import Progress as Report
-    from hilserl.progress import subscribed
-
-    started, bar = time.monotonic(), Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn(),
-        console=Console(stderr=True), transient=True,
-    )  # fmt: skip
-    tasks: dict[str, object] = {}
-
-    def show(report: Report) -> None:
-        if time.monotonic() - started < _SHOW_AFTER_S or not report.total:
-            return
-        if not tasks:
-            bar.start()
-        name = report.message or report.unit
-        if name not in tasks:
-            tasks[name] = bar.add_task(name, total=report.total)
-        bar.update(tasks[name], completed=report.done)  # type: ignore[arg-type]
-
-    try:
-        with subscribed(show):
-            yield
-    except KeyboardInterrupt:
-        print("\nInterrupted. Nothing half-made is left, and the source is as it was.", file=sys.stderr)
-        raise SystemExit(_INTERRUPTED) from None
-    finally:
-        if tasks:
-            bar.stop()

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from hilserl import progress
+from commands.progress_bar import shown_progress
 from hilserl.config import TrainConfig, load_config
 from hilserl.config.loader import find_config
 from hilserl.data.sources import Source, sources_of
@@ -36,8 +31,6 @@ Parts = Sequence[tuple[Source, ValidationReport]]
 
 _STYLES = {"stops": ("STOPS", "bold red"), "warns": ("WARNS", "bold yellow"), "informs": ("INFORMS", "cyan")}
 _FINDINGS_OF_A_KIND = 10
-_PATIENCE_S = 2.0
-_LINE_PERIOD_S = 5.0
 
 
 def run_validate(
@@ -59,7 +52,7 @@ def run_validate(
     if videos is not None:
         overrides = overrides | {"dataset.check_videos": videos}
     told = Console(stderr=True, highlight=False)
-    with _shown_progress(told):
+    with shown_progress(told):
         settings, recorded, assumptions = _settings(target, overrides, config)
         sources = sources_of(settings, recorded)
         parts = list(zip(sources, validate_sources(settings, sources, converter=RobotJointConverter(settings)), strict=True))
@@ -164,37 +157,3 @@ def show_finding(console: Console, finding: Finding) -> None:
     for line in finding.remedy.splitlines():
         # One line each, however narrow the terminal is: a wrapped line cannot be pasted.
         console.print(Text(f"          {line}", style="green"), soft_wrap=True)
-
-
-@contextmanager
-def _shown_progress(console: Console) -> Iterator[None]:
-    """Show what is going on once it has taken longer than a person waits without asking."""
-    started, lock = time.monotonic(), threading.Lock()
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[numbers]}"), TimeElapsedColumn())
-    bar = Progress(*columns, console=console, transient=True)
-    row: list[Any] = []
-    last_line = [started]
-
-    def show(report: progress.Progress) -> None:
-        now = time.monotonic()
-        if now - started < _PATIENCE_S:
-            return
-        numbers = f"{report.done:g}/{report.total:g} {report.unit}" if report.total else ""
-        description = report.message or report.stage.replace("-", " ")
-        with lock:
-            if not console.is_terminal:
-                if now - last_line[0] >= _LINE_PERIOD_S:
-                    last_line[0] = now
-                    console.print(f"{description} {numbers}", markup=False)
-                return
-            if not row:
-                bar.start()
-                row.append(bar.add_task("", total=None, numbers=""))
-            bar.update(row[0], description=description, completed=report.done, total=report.total, numbers=numbers)
-
-    try:
-        with progress.subscribed(show):
-            yield
-    finally:
-        bar.stop()
-        sys.stderr.flush()

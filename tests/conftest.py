@@ -26,7 +26,7 @@ def tiny_demonstrations(tiny_config: TrainConfig, tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="session")
 def tiny_buffer(tiny_config: TrainConfig, tiny_demonstrations: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from hilserl.data.offline_buffer import get_or_build
+    from hilserl.data.buffer_build import get_or_build
     from hilserl.joints import RobotJointConverter
 
     manifest, _, _ = get_or_build(tiny_config, tiny_demonstrations, tmp_path_factory.mktemp("buffers"), RobotJointConverter(tiny_config))

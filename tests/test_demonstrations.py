@@ -8,8 +8,9 @@ from pipeline_testing import make_tiny_config
 
 from hilserl import demonstrations
 from hilserl.config.loader import load_config
+from hilserl.data.buffer_build import get_or_build
 from hilserl.data.dataset import Dataset
-from hilserl.data.offline_buffer import OfflineBuffer, get_or_build
+from hilserl.data.offline_buffer import OfflineBuffer
 from hilserl.data.writer import LEROBOT_JOINT_NAMES
 from hilserl.demonstrations import demonstration_folder, get_or_record, record_demonstrations
 from hilserl.errors import SimulationError

@@ -65,7 +65,9 @@ _STATS = _ignored("normalisation is computed from the demonstrations and saved i
 _IMITATION = _ignored("only for imitation learning; LeRobot's RL learner does not read it either")
 _REAL_ARM = _missing("the simulated arm has none; used when the real arm is driven", None)
 _WHEELS = _ignored("drives a robot on wheels")
-_CLASSIFIER = _missing("no reward classifier here yet: the simulation itself judges success", None)
+_CLASSIFIER = _missing(
+    "a LeRobot classifier cannot be loaded: train one with `hilserl classifier train`; the simulation itself judges success", None
+)
 _WANDB = _ignored("runs are tracked with MLflow")
 _PROCESSES = _ignored("actor and learner are processes of their own")
 _NO_DISCRETE = _ignored("there is no discrete gripper critic yet")
@@ -246,7 +248,7 @@ _ENV: dict[str, Rule] = {
     "processor.reward_classifier.repo_id": _CLASSIFIER,  # fork
     "wrapper.reward_classifier.repo_id": _CLASSIFIER,  # fork
     "reward_classifier.repo_id": _CLASSIFIER,  # fork
-    "processor.reward_classifier.success_threshold": _ignored("no reward classifier here yet"),
+    "processor.reward_classifier.success_threshold": _ignored("the threshold is part of our classifier"),
     "processor.reward_classifier.success_reward": _missing("a success pays 1", 1),
     # Up to 0.3.3 the environment was also the recorder.
     "mode": _missing("this is a training configuration", None),

@@ -104,7 +104,7 @@ class PolicySteps:
         reward: float32, shape (N,), the reward that followed the action.
         terminated: bool, shape (N,): the task itself ended after this step; no bootstrap.
         truncated: bool, shape (N,): the recording stopped after this step; the task had not ended.
-        has_next: bool, shape (N,): the next row is the next observation of the same episode.
+        has_next: bool, shape (N,): the next row is the next observation of the same episode; false after a classifier's first success.
         episode_index: int64, shape (N,).
         role: uint8, shape (N,), places in `ROLES`.
         frame_row: int64, shape (N,), row of `Dataset.frames` that the observation is taken from.
@@ -155,6 +155,10 @@ def convert_steps(
     if role == "failure":
         reward = np.zeros_like(reward)
     terminated, truncated = episode_ends(dataset, reward, config.dataset.done_from or "episode_table")
+    over = np.zeros(len(reward), bool)
+    if judged is not None:
+        success, over = first_successes(dataset, reward)
+        reward, terminated, truncated = np.where(success, reward, 0), (terminated | success) & ~over, truncated & ~success & ~over
     steps = control_steps(config, dataset)
     action, residual_m = _actions(config, dataset, steps, converter)
     clipped = (np.abs(action[:, :MOTION_DIMS]) > 1 + ACTION_TOLERANCE).any(axis=1)
@@ -165,7 +169,7 @@ def convert_steps(
         reward=steps.largest(reward),
         terminated=ended,
         truncated=np.logical_or.reduceat(truncated, steps.first),
-        has_next=~is_last & ~ended,
+        has_next=~is_last & ~ended & ~over[steps.first],
         episode_index=dataset.column("episode_index").astype(np.int64)[steps.first],
         role=_roles(dataset, source, reward, role)[steps.first],
         frame_row=steps.first,
@@ -251,6 +255,29 @@ def episode_ends(dataset: Dataset, reward: np.ndarray, source: DoneSource) -> tu
     else:
         terminated = is_last & (reward > 0)
     return terminated, is_last & ~terminated
+
+
+def first_successes(dataset: Dataset, reward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find where a success classifier ends the episodes.
+
+    On the arm its first success ends the episode, so a recording that goes on is judged the same way: that frame is
+    paid and terminated, and what follows is no part of the task. Else a success held for twenty frames would pay
+    twenty times, and one in the middle of a recording would never end it.
+
+    Args:
+        dataset: Where the episodes are.
+        reward: Shape (N,).
+
+    Returns:
+        The first rewarded frame of each episode, and all frames after it; bool, shape (N,).
+    """
+    first, after = np.zeros(len(reward), bool), np.zeros(len(reward), bool)
+    for episode in dataset.episodes:
+        rewarded = np.flatnonzero(reward[episode.start : episode.stop] > 0)
+        if len(rewarded):
+            first[episode.start + rewarded[0]] = True
+            after[episode.start + rewarded[0] + 1 : episode.stop] = True
+    return first, after
 
 
 def constant_actions(action: np.ndarray, names: tuple[str, ...]) -> str | None:

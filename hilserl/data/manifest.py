@@ -51,7 +51,7 @@ class OfflineBufferManifest:
         shards: Records of the shards by key.
         rows: Control steps stored.
         transitions: Rows that are usable transitions.
-        dropped: Last steps of truncated episodes, which have no next observation.
+        dropped: Rows that are no transition: last steps of truncated episodes, and steps after a classifier's success.
         episodes: Number of episodes.
         positives_per_episode: Rewarded steps of each episode, in order.
         roles: Rows by role: demonstration, correction, failure.

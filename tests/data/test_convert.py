@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hilserl.config.models import TrainConfig
+from hilserl.data.buffer_build import get_or_build
 from hilserl.data.convert import convert_steps, too_fast
 from hilserl.data.dataset import Dataset
-from hilserl.data.offline_buffer import get_or_build
 from hilserl.data.recorded import control_frames
 from hilserl.errors import DatasetError
 

@@ -14,14 +14,11 @@ from data_helpers import LENGTHS, NATIVE, ToyArm, edit_frames, edit_info, make_c
 
 from hilserl import progress
 from hilserl.config.models import TrainConfig
-from hilserl.data import conversion_plan, offline_buffer, shards
+from hilserl.data import buffer_build, conversion_plan, shards
+from hilserl.data.buffer_build import get_or_build, offline_buffer_folder
 from hilserl.data.conversion_plan import plan_conversion
-from hilserl.data.offline_buffer import (
-    OfflineBuffer,
-    get_or_build,
-    offline_buffer_folder,
-    verify_offline_buffer,
-)
+from hilserl.data.manifest import verify_offline_buffer
+from hilserl.data.offline_buffer import OfflineBuffer
 from hilserl.data.preprocess import Preprocessor
 from hilserl.data.shards import shard_folder
 from hilserl.errors import CacheError, DatasetError, HilserlError
@@ -289,14 +286,14 @@ def test_progress_counts_frames_to_the_end(config: TrainConfig, demos: Path, cac
 
 
 def test_two_at_once_build_once(config: TrainConfig, demos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    builds, original = [], offline_buffer.convert_missing
+    builds, original = [], buffer_build.convert_missing
 
     def slow(*args: object) -> None:
         builds.append(args)
         time.sleep(0.3)
         original(*args)
 
-    monkeypatch.setattr(offline_buffer, "convert_missing", slow)
+    monkeypatch.setattr(buffer_build, "convert_missing", slow)
     hits: list[bool] = []
     threads = [threading.Thread(target=lambda: hits.append(get_or_build(config, demos, cache)[1])) for _ in range(2)]
     for thread in threads:
@@ -348,7 +345,7 @@ def test_one_changed_byte_of_a_video_is_noticed(config: TrainConfig, demos: Path
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     plan = plan_conversion(config, demos, cache)
     assert plan.key != built.name.removeprefix("offline-buffer-")
-    assert offline_buffer.missing_shards(plan, cache)
+    assert buffer_build.missing_shards(plan, cache)
 
 
 def test_left_out_episodes_are_not_in_the_buffer(demos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,9 @@ from pipeline_testing import make_tiny_config
 from flows.convert_shards import converting_on
 from hilserl.config.models import TrainConfig
 from hilserl.data import shards
+from hilserl.data.buffer_build import get_or_build
 from hilserl.data.conversion_plan import plan_conversion
-from hilserl.data.offline_buffer import OfflineBufferManifest, get_or_build
+from hilserl.data.manifest import OfflineBufferManifest
 from hilserl.errors import DatasetError
 from hilserl.joints import RobotJointConverter
 from hilserl.progress import Progress, subscribed

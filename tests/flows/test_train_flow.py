@@ -55,8 +55,8 @@ def prepare(config: TrainConfig) -> tuple[dict[str, str], Path]:
 
 
 def damage(folder: Path) -> None:
-    """Cut the largest file of a folder in half."""
-    largest = max((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    """Cut the largest array of a folder in half."""
+    largest = max(folder.rglob("*.npy"), key=lambda file: file.stat().st_size)
     with largest.open("r+b") as file:
         file.truncate(largest.stat().st_size // 2)
 

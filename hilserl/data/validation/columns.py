@@ -87,6 +87,9 @@ def _classifier(config: TrainConfig) -> list[Finding]:
         return [Finding("D02", "stops", place_, message, remedy)]
     if not folder.exists():
         return [Finding("D02", "stops", place_, f"{folder}: no such folder, so nothing would be rewarded", remedy)]
+    if not (folder / "classifier.json").is_file():
+        message = f"{folder}: no success classifier, classifier.json is missing"
+        return [Finding("D02", "stops", place_, message, "hilserl classifier train MARKED_DATASET --into NEW_FOLDER, and name that")]
     message = f"the reward is the verdict of {folder} on each frame, known once the video is decoded"
     return [Finding("D02", "informs", place_, message)]
 

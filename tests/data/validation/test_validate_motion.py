@@ -269,6 +269,8 @@ def test_what_differs_from_the_configuration_is_listed(arm: Path) -> None:
 def test_a_classifier_must_be_named_and_there(arm: Path, tmp_path: Path) -> None:
     assert only(arm_config(arm, reward_from="classifier"), arm, "D02").place == "dataset.classifier"
     assert "no such folder" in only(arm_config(arm, reward_from="classifier", classifier=str(tmp_path / "no")), arm, "D02").message
+    assert "classifier.json is missing" in only(arm_config(arm, reward_from="classifier", classifier=str(tmp_path)), arm, "D02").message
+    (tmp_path / "classifier.json").write_text("{}")  # what is in it is read before anything is decoded, by who loads it
     report = validate_dataset(arm_config(arm, reward_from="classifier", classifier=str(tmp_path)), arm)
     assert not report.stops and report.positives_per_episode is None
 
