@@ -10,7 +10,7 @@ from prefect import task
 from hilserl.config import TrainConfig
 from hilserl.data.buffer_build import STAGE, RunJobs, get_or_build, offline_buffer_folder
 from hilserl.data.conversion_plan import plan_conversion
-from hilserl.data.convert import SuccessJudge
+from hilserl.data.interfaces import SuccessJudge
 from hilserl.data.manifest import OfflineBufferManifest, verify_offline_buffer
 from hilserl.errors import CheckpointError, ConfigError
 from hilserl.files import home

@@ -21,9 +21,10 @@ import numpy as np
 
 from hilserl.config.models import TrainConfig
 from hilserl.data.conversion_plan import ConversionPlan, LoadJudge, plan_conversion
-from hilserl.data.convert import ROLES, JointConverter, constant_actions, too_fast
+from hilserl.data.convert import ROLES, constant_actions, too_fast
 from hilserl.data.dataset import Dataset
 from hilserl.data.decode import decode_frames, rgb
+from hilserl.data.interfaces import JointConverter
 from hilserl.data.manifest import (
     FORMAT_VERSION,
     MANIFEST,

@@ -11,9 +11,10 @@ from typing import Any
 import hilserl.schema
 from hilserl.config.models import TrainConfig
 from hilserl.data import convert, dataset, decode, frame_view, preprocess, recorded, shards
-from hilserl.data.convert import JointConverter, SuccessJudge, needs_kinematics
+from hilserl.data.convert import needs_kinematics
 from hilserl.data.dataset import Dataset
 from hilserl.data.fingerprint import Fingerprint, fingerprint, memo_file
+from hilserl.data.interfaces import JointConverter, SuccessJudge
 from hilserl.data.preprocess import Preprocessor
 from hilserl.data.shards import ShardJob, group_episodes
 from hilserl.data.sources import Source, sources_of

@@ -19,10 +19,11 @@ from typing import Any, Self
 import numpy as np
 
 from hilserl.config.models import Role, TrainConfig
-from hilserl.data.convert import ROLES, JointConverter, PolicySteps, SuccessJudge, convert_steps, place
+from hilserl.data.convert import ROLES, PolicySteps, convert_steps, place
 from hilserl.data.dataset import Dataset
 from hilserl.data.decode import decode_camera, decode_frames
 from hilserl.data.frame_view import FrameView
+from hilserl.data.interfaces import JointConverter, SuccessJudge
 from hilserl.data.preprocess import Preprocessor
 from hilserl.errors import CacheError, DatasetError, TrainingError
 from hilserl.files import atomic_directory, file_hash, remove_abandoned

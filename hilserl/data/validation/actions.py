@@ -7,8 +7,9 @@ import math
 import numpy as np
 
 from hilserl.config.models import TrainConfig
-from hilserl.data.convert import ACTION_TOLERANCE, MAX_CLIPPED_SHARE, MIN_ACTION_RANGE, JointConverter, place
+from hilserl.data.convert import ACTION_TOLERANCE, MAX_CLIPPED_SHARE, MIN_ACTION_RANGE, place
 from hilserl.data.dataset import Dataset
+from hilserl.data.interfaces import JointConverter
 from hilserl.data.recorded import control_steps
 from hilserl.data.validation.findings import Finding, exclude, few
 from hilserl.data.validation.state import StateLayout

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hilserl.config.models import TrainConfig
-from hilserl.data.convert import JointConverter
 from hilserl.data.dataset import Dataset
+from hilserl.data.interfaces import JointConverter
 from hilserl.data.validation.findings import Alignment, Finding
 from hilserl.data.validation.state import StateLayout
 from hilserl.schema import ACTION_KEY, STATE_KEY, policy_schema

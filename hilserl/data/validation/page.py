@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from hilserl.config.models import TrainConfig
-from hilserl.data.convert import JointConverter
+from hilserl.data.interfaces import JointConverter
 from hilserl.data.sources import Source
 from hilserl.data.validation.findings import Finding, Severity, ValidationReport
 from hilserl.data.validation.page_material import Material

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from hilserl.config.models import TrainConfig
-from hilserl.data.convert import JointConverter, PolicySteps, convert_steps, reward_source, rewards
+from hilserl.data.convert import PolicySteps, convert_steps, reward_source, rewards
 from hilserl.data.dataset import Dataset, Episode
+from hilserl.data.interfaces import JointConverter
 from hilserl.data.validation.reading import read_dataset
 from hilserl.data.writer import LEROBOT_JOINT_NAMES
 from hilserl.errors import DatasetError, HilserlError

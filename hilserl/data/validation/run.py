@@ -17,7 +17,7 @@ import numpy as np
 from hilserl.config.models import Role, TrainConfig
 from hilserl.data import convert, normalize, recorded
 from hilserl.data import dataset as dataset_module
-from hilserl.data.convert import JointConverter
+from hilserl.data.interfaces import JointConverter
 from hilserl.data.sources import Source
 from hilserl.data.validation import (
     actions,
