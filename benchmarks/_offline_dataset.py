@@ -83,7 +83,21 @@ def copy_with_one_byte_changed(root: Path, copy: Path) -> None:
     """Copy a dataset and change one byte of a video that no picture depends on: in the name of the program that wrote it."""
     _copy(root, copy)
     path = sorted((copy / "videos").rglob("*.mp4"))[0]
-    _flip(path, path.read_bytes().rindex(b"Lavf") + 4)
+    start, stop = _index_of_video(path)
+    _flip(path, path.read_bytes().index(b"Lavf", start, stop) + 4)
+
+
+def _index_of_video(path: Path) -> tuple[int, int]:
+    """Return where the box `moov` of an MP4 file lies, which holds no picture."""
+    data, start = path.read_bytes(), 0
+    while start < len(data):
+        size, name = int.from_bytes(data[start : start + 4]), data[start + 4 : start + 8]
+        if size == 1:
+            size = int.from_bytes(data[start + 8 : start + 16])
+        if name == b"moov":
+            return start, start + size
+        start += size
+    raise ValueError(f"{path}: no moov")
 
 
 def copy_with_one_picture_damaged(root: Path, copy: Path) -> int:

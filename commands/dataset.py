@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Look at a dataset, or make a new one from it: merge, keep, drop, split, trim, mark successes, upgrade.",
+    help="Look at a dataset, or make a new one from it: merge, keep, drop, split, trim, mark successes, preview a crop, upgrade.",
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the dataset (LeRobotDataset v3.0).")]
@@ -100,8 +100,8 @@ def split(
 def trim(
     folder: Folder,
     into: Annotated[Path | None, typer.Option("--into", metavar="NEW", help="Folder of the new dataset; must not exist.")] = None,
-    idle_mm: Annotated[float, typer.Option(min=0, help="Motion of the tool that is none [mm].")] = 2.0,
-    idle_deg: Annotated[float, typer.Option(min=0, help="Motion of a joint that is none [deg].")] = 1.0,
+    idle_mm: Annotated[float, typer.Option(min=0, help="Largest motion of the tool that counts as none, in mm.")] = 2.0,
+    idle_deg: Annotated[float, typer.Option(min=0, help="Largest motion of a joint that counts as none, in degrees.")] = 1.0,
     head: Annotated[bool, typer.Option("--head", help="Only the heads.")] = False,
     tail: Annotated[bool, typer.Option("--tail", help="Only the tails.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
@@ -177,7 +177,9 @@ def mark_success(
 
 
 @app.command()
-def upgrade(folder: Folder, into: Into) -> None:
+def upgrade(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the dataset (LeRobotDataset v2.1).")], into: Into
+) -> None:
     """Write a dataset of LeRobot's older version v2.1 as v3.0, with LeRobot's own converter; video is copied."""
     from hilserl.data.editing.upgrade import upgrade_dataset
 

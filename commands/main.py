@@ -93,7 +93,9 @@ def ui(
 
 @app.command()
 def validate(
-    target: Annotated[str, typer.Argument(help="A configuration, as for the other commands, or the folder of a dataset.")] = "reach",
+    target: Annotated[
+        str, typer.Argument(help="A configuration (YAML, LeRobot's train JSON, or a shipped name), or the folder of a dataset.")
+    ] = "reach",
     set_: Set = None,
     config: Annotated[
         str | None, typer.Option(help="Configuration to validate a dataset folder against; by default one is derived from the dataset.")
@@ -104,7 +106,7 @@ def validate(
     videos: Annotated[VideoCheck | None, typer.Option(help="Decode a few frames of every video file, or all of them.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Say everything that is wrong with a dataset, what it means for learning, and how to fix it."""
+    """Say everything that is wrong with a dataset, what it means for learning, and how to fix it. Exit code 1: something stops training."""
     from commands.validate import run_validate
 
     overrides, chosen = _overrides(set_, None), None if videos is None else videos.value
@@ -116,7 +118,7 @@ def validate(
 def evaluate(
     policy: Annotated[str, typer.Argument(help="Name of a run, such as `lift` (its newest policy), or the folder of a run or a policy")],
     config: Annotated[str | None, typer.Option(help="Configuration; by default the one that the policy was trained with.")] = None,
-    episodes: Annotated[int | None, typer.Option(min=1)] = None,
+    episodes: Annotated[int | None, typer.Option(min=1, help="How many; by default as the configuration says (100).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first episode.")] = None,
     video: Annotated[Path | None, typer.Option(help="Write a video of the first episodes here.")] = None,
 ) -> None:

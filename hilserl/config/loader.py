@@ -14,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 from hilserl.config.models import TrainConfig
 from hilserl.errors import ConfigError
 
+# Where the demonstrations come from: exactly one of them.
+_DEMONSTRATIONS = ("root", "sources", "record")
 SHIPPED_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
@@ -21,7 +23,8 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """Load a run's configuration.
 
     A YAML file may name a parent with `extends:` (a file beside it, or a shipped name); its own values
-    win, key by key. A `.json` file is read as a LeRobot train configuration.
+    win, key by key. Of `dataset.root`, `sources` and `record`, naming one replaces an inherited other.
+    A `.json` file is read as a LeRobot train configuration.
 
     Args:
         path: File, or the name of a shipped one (`reach`, `configs/reach.yaml`).
@@ -37,7 +40,7 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         raw = import_lerobot_config(file).values
     else:
         raw = _read_yaml(file)
-    raw = merge(raw, expand_dotted(overrides or {}))
+    raw = inherit(raw, expand_dotted(overrides or {}))
     try:
         return TrainConfig.model_validate(raw)
     except ValidationError as error:
@@ -70,6 +73,16 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def inherit(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge a configuration over its parent; demonstrations that `top` names replace those that `base` names."""
+    dataset, inherited = top.get("dataset"), base.get("dataset")
+    if isinstance(dataset, Mapping) and isinstance(inherited, Mapping):
+        named = [name for name in _DEMONSTRATIONS if dataset.get(name)]
+        replaced = set(_DEMONSTRATIONS) - set(named) if named else set()
+        base = {**base, "dataset": {key: value for key, value in inherited.items() if key not in replaced}}
+    return merge(base, top)
+
+
 def expand_dotted(values: Mapping[str, Any]) -> dict[str, Any]:
     """Turn `{"policy.utd_ratio": 4}` into `{"policy": {"utd_ratio": 4}}`."""
     nested: dict[str, Any] = {}
@@ -94,12 +107,28 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise ConfigError(f"override {text!r}: the value is not YAML ({error}).") from None
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice: YAML would keep the last one and forget the first without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping whose keys are all different."""
+        first: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if key in first:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"`{key}` stands twice, in lines {first[key]} and {line}; only the last would count. Join them into one"
+                )
+            first[key] = line
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if file.resolve() in seen:
         raise ConfigError(f"{file}: `extends` goes in a circle: {' -> '.join(p.name for p in seen)} -> {file.name}.")
     try:
         text = file.read_text(encoding="utf-8")
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, _UniqueKeys)  # a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read ({error}).") from None
     except yaml.YAMLError as error:
@@ -115,7 +144,7 @@ def _read_yaml(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     parent_file = beside if beside.is_file() else SHIPPED_CONFIGS / f"{parent}.yaml"
     if not parent_file.is_file():
         raise ConfigError(f"{file}: `extends: {parent}` names no file (looked for {beside}) and no shipped configuration.")
-    return merge(_read_yaml(parent_file, (*seen, file.resolve())), raw)
+    return inherit(_read_yaml(parent_file, (*seen, file.resolve())), raw)
 
 
 def _describe(error: ValidationError, file: Path) -> str:

@@ -1,5 +1,7 @@
 """Errors of a configuration file name the file, the key, the value and the remedy."""
 
+from pathlib import Path
+
 import pytest
 
 from hilserl.config import load_config
@@ -148,3 +150,32 @@ def test_a_command_line_override_is_yaml(text, expected):
 def test_a_broken_override_is_refused(text):
     with pytest.raises(ConfigError, match="override"):
         parse_override(text)
+
+
+@pytest.mark.failure("D20")
+def test_a_key_that_stands_twice_stops_and_names_both_lines(tmp_path: Path) -> None:
+    """YAML keeps the last one: pasting two `dataset:` blocks would lose the first with its `root`."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: lift\ndataset: {root: data/demos}\nname: mine\ndataset: {frame_rate: convert}\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml(?s:.)*`dataset` stands twice, in lines 2 and 4"):
+        load_config(file)
+    file.write_text("dataset:\n  root: data/demos\n  root: data/others\n")
+    with pytest.raises(ConfigError, match=r"`root` stands twice, in lines 2 and 3"):
+        load_config(file)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["dataset: {root: data/demos}", "dataset: {sources: [{root: data/demos}, {root: data/others}]}", "dataset: {record: {episodes: 3}}"],
+)
+def test_demonstrations_that_a_file_names_replace_inherited_ones(tmp_path: Path, text: str) -> None:
+    for parent in ("lift", "other.yaml"):
+        (tmp_path / "other.yaml").write_text("extends: lift\ndataset: {root: data/parent, reward_from: none}\n")
+        (tmp_path / "mine.yaml").write_text(f"extends: {parent}\n{text}\n")
+        dataset = load_config(tmp_path / "mine.yaml").dataset
+        assert (dataset.root is not None) + (dataset.record is not None) + bool(dataset.sources) == 1
+        assert dataset.reward_from == ("none" if parent == "other.yaml" else load_config("lift").dataset.reward_from)
+    (tmp_path / "fewer.yaml").write_text("extends: lift_teleop\ndataset: {record: {episodes: 3}}\n")
+    record = load_config(tmp_path / "fewer.yaml").dataset.record
+    assert record is not None and (record.episodes, record.flavour) == (3, "teleop")  # of the same kind: key by key
+    assert load_config("lift", {"dataset.root": "data/demos"}).dataset.record is None
