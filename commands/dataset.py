@@ -22,6 +22,7 @@ app = typer.Typer(
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the dataset (LeRobotDataset v3.0).")]
 Into = Annotated[Path, typer.Option("--into", metavar="NEW", help="Folder of the new dataset; must not exist.")]
+_USUAL_SIZE = 84  # of `configs/`
 Episodes = Annotated[str, typer.Option(help="Episodes by index, such as 0-9,12.")]
 
 
@@ -144,7 +145,9 @@ def crop_preview(
     out: Annotated[Path, typer.Option("--out", help="Picture to write (PNG).")],
     config: Annotated[str | None, typer.Option(help="Configuration whose crops are shown.")] = None,
     crop: Annotated[str | None, typer.Option(help="Or: top,left,height,width in pixels, for every camera.")] = None,
-    resize: Annotated[str, typer.Option(help="With --crop: height,width that the policy sees.")] = "128,128",
+    resize: Annotated[
+        str | None, typer.Option(help="height,width that the policy sees; by default 84,84, or the crop if it is smaller.")
+    ] = None,
 ) -> None:
     """Draw what a crop leaves: raw frames with the rectangle, beside what the policy sees; several episodes."""
     from hilserl.data.editing.crop import preview_crop
@@ -188,7 +191,7 @@ def upgrade(
         _report(into)
 
 
-def _crops(folder: Path, config: str | None, crop: str | None, resize: str) -> dict[str, Crop] | Crop:
+def _crops(folder: Path, config: str | None, crop: str | None, resize: str | None) -> dict[str, Crop] | Crop:
     from hilserl.config import load_config
     from hilserl.data.editing.crop import Crop, centred_squares
 
@@ -196,11 +199,16 @@ def _crops(folder: Path, config: str | None, crop: str | None, resize: str) -> d
         raise ConfigError("crop-preview: give --config or --crop, not both.")
     if config is not None:
         return {name: Crop(image.crop, image.resize) for name, image in load_config(config).observation.images.items()}
-    height, width = _whole_numbers("--resize", resize, "height,width")
+
+    def cut(top: int, left: int, height: int, width: int) -> Crop:
+        if resize is None:
+            return Crop((top, left, height, width), (min(height, _USUAL_SIZE), min(width, _USUAL_SIZE)))
+        seen_height, seen_width = _whole_numbers("--resize", resize, "height,width")
+        return Crop((top, left, height, width), (seen_height, seen_width))
+
     if crop is None:
-        return {name: Crop(square, (height, width)) for name, square in centred_squares(folder).items()}
-    top, left, crop_height, crop_width = _whole_numbers("--crop", crop, "top,left,height,width")
-    return Crop((top, left, crop_height, crop_width), (height, width))
+        return {name: cut(*square) for name, square in centred_squares(folder).items()}
+    return cut(*_whole_numbers("--crop", crop, "top,left,height,width"))
 
 
 def _whole_numbers(option: str, text: str, form: str) -> list[int]:
