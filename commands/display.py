@@ -197,4 +197,5 @@ def _numbers(progress: Progress) -> str:
     total = f"/{progress.total:g}" if progress.total else ""
     shown = ("success", "episode/success", "eval/success", "intervention/rate", "loss")
     values = ", ".join(f"{key} {progress.values[key]:.2f}" for key in shown if key in progress.values)
-    return " ".join(part for part in (f"{progress.done:g}{total} {progress.unit}", values, progress.message) if part)
+    count = f"{progress.done:g}{total} {progress.unit}" if progress.done or total or progress.unit else ""
+    return " ".join(part for part in (count, values, progress.message) if part) or "begun"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,16 @@ from rich.text import Text
 
 from commands.progress_bar import shown_progress
 from hilserl.config import TrainConfig, load_config
-from hilserl.config.loader import find_config
+from hilserl.config.loader import SHIPPED_CONFIGS, expand_dotted, find_config, merge
 from hilserl.data.sources import Source, sources_of
 from hilserl.data.validation import Finding, ValidationReport, validate_sources
 from hilserl.data.validation.assumed import assumed_config, with_dataset
 from hilserl.data.validation.page import headline, write_sources_page
 from hilserl.data.validation.page_titles import condensed, title_of
+from hilserl.data.validation.remedies import everything_to_paste, recommended
 from hilserl.demonstrations import get_or_record
 from hilserl.errors import ConfigError, HilserlError
-from hilserl.files import home
+from hilserl.files import content_hash, home
 from hilserl.joints import RobotJointConverter
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ def run_validate(
     Returns:
         Whether nothing stops the training.
     """
+    base = _base(target, overrides, config)
     if videos is not None:
         overrides = overrides | {"dataset.check_videos": videos}
     told = Console(stderr=True, highlight=False)
@@ -56,12 +58,15 @@ def run_validate(
         settings, recorded, assumptions = _settings(target, overrides, config)
         sources = sources_of(settings, recorded)
         parts = list(zip(sources, validate_sources(settings, sources, converter=RobotJointConverter(settings)), strict=True))
-        name = parts[0][0].root.resolve().name if len(parts) == 1 else settings.name
-        page = _write_page(settings, parts, report or home() / "validation" / f"{name}.html", told, assumptions)
+        base = _written_out(settings) if base is None else base
+        page = _write_page(
+            settings, parts, report or home() / "validation" / _page_name(target, config, settings, sources), told, assumptions, base
+        )
+    paste = everything_to_paste(settings, parts, base)
     if as_json:
-        print(json.dumps(_as_json(parts, page, assumptions), indent=2))
+        print(json.dumps(_as_json(parts, page, assumptions, paste), indent=2))
     else:
-        _show(Console(highlight=False), settings, parts, page, assumptions)
+        _show(Console(highlight=False), settings, parts, page, assumptions, paste)
     return not any(found.stops for _, found in parts)
 
 
@@ -80,6 +85,31 @@ def _settings(target: str, overrides: dict[str, Any], config: str | None) -> tup
     if not overrides:
         return assumed.config, None, assumed.assumptions
     return _overridden(assumed.config, overrides), None, assumed.assumptions
+
+
+def _base(target: str, overrides: Mapping[str, Any], config: str | None) -> dict[str, Any] | None:
+    """Return what a configuration file begins with that means the same as this command; None where no file was given."""
+    root = Path(target)
+    if config is None and _is_dataset(root, None):
+        return None
+    file = find_config(config or target)
+    if file.suffix == ".json":
+        return None  # LeRobot's own: it is imported, and nothing can extend it
+    parent = file.stem if file.parent == SHIPPED_CONFIGS else str(file.resolve())
+    base = merge({"extends": parent}, expand_dotted(overrides))
+    return merge(base, {"dataset": {"root": str(root.resolve()), "record": None, "sources": []}}) if config is not None else base
+
+
+def _written_out(settings: TrainConfig) -> dict[str, Any]:
+    """Return a whole configuration, as a file would hold it."""
+    return settings.model_dump(mode="json", exclude_defaults=True)
+
+
+def _page_name(target: str, config: str | None, settings: TrainConfig, sources: Sequence[Source]) -> str:
+    """Name the page after the dataset, and tell configurations and folders of the same name apart."""
+    name = sources[0].root.resolve().name if len(sources) == 1 else settings.name
+    configured = settings.name, config or "", str(Path(target).resolve()), *(str(source.root.resolve()) for source in sources)
+    return f"{name}-{content_hash(configured)[:8]}.html"
 
 
 def _is_dataset(root: Path, config: str | None) -> bool:
@@ -104,26 +134,29 @@ def _overridden(config: TrainConfig, overrides: dict[str, Any]) -> TrainConfig:
         return load_config(file, overrides)
 
 
-def _write_page(settings: TrainConfig, parts: Parts, path: Path, told: Console, assumptions: Sequence[str]) -> Path | None:
+def _write_page(
+    settings: TrainConfig, parts: Parts, path: Path, told: Console, assumptions: Sequence[str], base: Mapping[str, Any]
+) -> Path | None:
     """Write the page; that it cannot be written changes nothing about the findings."""
     try:
-        return write_sources_page(settings, parts, path.absolute(), RobotJointConverter, assumptions)
+        return write_sources_page(settings, parts, path.absolute(), RobotJointConverter, assumptions, base)
     except (OSError, HilserlError) as error:
         log.debug("No page", exc_info=True)
         told.print(Text(f"The page could not be written: {error}", style="yellow"), soft_wrap=True)
         return None
 
 
-def _as_json(parts: Parts, page: Path | None, assumptions: Sequence[str]) -> dict[str, Any]:
+def _as_json(parts: Parts, page: Path | None, assumptions: Sequence[str], paste: str) -> dict[str, Any]:
     return {
         "can_train": not any(report.stops for _, report in parts),
         "page": str(page) if page else None,
         "assumed": list(assumptions),
+        "paste": paste,
         "datasets": [{"root": str(source.root), **report.summary(), "findings": report.rows()} for source, report in parts],
     }
 
 
-def _show(console: Console, settings: TrainConfig, parts: Parts, page: Path | None, assumptions: Sequence[str]) -> None:
+def _show(console: Console, settings: TrainConfig, parts: Parts, page: Path | None, assumptions: Sequence[str], paste: str) -> None:
     if assumptions:
         console.print(Text("No configuration was given (`--config`), so this was assumed:", style="bold"))
         for sentence in assumptions:
@@ -144,6 +177,15 @@ def _show(console: Console, settings: TrainConfig, parts: Parts, page: Path | No
     verdict = Text(headline(counts["stops"]), style="bold red" if counts["stops"] else "bold green")
     warnings = "1 warning" if counts["warns"] == 1 else f"{counts['warns']} warnings"
     console.print(Text.assemble(verdict, f" (configuration {settings.name}): {warnings}, {counts['informs']} for information."))
+    if paste:
+        console.print()
+        by_hand = sum(not recommended(finding.remedy) for _, report in parts for finding in report.stops)
+        console.print(Text("Everything to paste, as one configuration file:", style="bold"))
+        for line in paste.splitlines():
+            console.print(Text(line, style="green"), soft_wrap=True)
+        if by_hand:
+            console.print(Text(f"# {by_hand} of the {counts['stops']} that stop need a hand as well, see above", style="dim"))
+        console.print()
     if page is not None:
         console.print(f"Page with pictures: {page}", soft_wrap=True, markup=False)
 
@@ -151,7 +193,7 @@ def _show(console: Console, settings: TrainConfig, parts: Parts, page: Path | No
 def show_finding(console: Console, finding: Finding) -> None:
     """Print one finding: what, where, what it means, and what settles it as a block of its own."""
     label, style = _STYLES[finding.severity]
-    console.print(Text.assemble((f"{label:<8}", style), (title_of(finding.code), "bold"), (f"  {finding.code}", "dim")))
+    console.print(Text.assemble((f"{label:<8}", style), (title_of(finding), "bold"), (f"  {finding.code}", "dim")))
     console.print(Padding(Text(finding.place, style="dim"), (0, 0, 0, 8), expand=False))
     console.print(Padding(Text(finding.message), (0, 0, 0, 8), expand=False))
     for line in finding.remedy.splitlines():

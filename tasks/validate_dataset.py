@@ -17,7 +17,7 @@ from hilserl.data.conversion_plan import FINGERPRINTS
 from hilserl.data.dataset import Dataset
 from hilserl.data.fingerprint import memo_file
 from hilserl.data.sources import Source, sources_of
-from hilserl.data.validation import page, page_charts, page_markdown, page_material, page_pictures, page_sections
+from hilserl.data.validation import page, page_charts, page_markdown, page_material, page_pictures, page_sections, page_titles, remedies
 from hilserl.errors import DatasetError, HilserlError
 from hilserl.files import content_hash, home, source_hash, write_atomically, write_json
 from hilserl.hash_memo import HashMemo
@@ -73,7 +73,9 @@ def _inputs(config: TrainConfig, dataset: Path | None) -> dict[str, Any]:
         "config": config.model_dump(mode="json", include={"name", "robot", "task", "observation", "dataset"}),
         "checks": validation.validation_inputs(config),
         "kinematics": RobotJointConverter(config).version,
-        "page": source_hash(page, page_charts, page_markdown, page_material, page_pictures, page_sections, sys.modules[__name__]),
+        "page": source_hash(
+            page, page_charts, page_markdown, page_material, page_pictures, page_sections, page_titles, remedies, sys.modules[__name__]
+        ),
         "template": page.template_hash(),
     }
 
@@ -97,7 +99,7 @@ def _write_report(config: TrainConfig, parts: Sequence[tuple[Source, Any]], rows
         file = page.write_sources_page(config, parts, folder / _page_name(config, [source for source, _ in parts]), RobotJointConverter)
     except (OSError, HilserlError):
         logger.warning("The page of the validation could not be written", exc_info=True)
-    write_atomically(folder / _MARKDOWN, page_markdown.validation_markdown(parts, file).encode())
+    write_atomically(folder / _MARKDOWN, page_markdown.validation_markdown(parts, file, config).encode())
     write_json(folder / _FINDINGS, rows)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 
 from hilserl.config.models import Role, TrainConfig
@@ -9,7 +11,10 @@ from hilserl.data.convert import episode_ends, last_frames, place, rewards
 from hilserl.data.dataset import DONE_KEY, REWARD_KEY, Dataset
 from hilserl.data.validation.findings import Finding, Severity, exclude, few
 
-_CHOICES = "dataset: {reward_from: success_at_end} if every demonstration ends in success; {reward_from: none} to train without"
+_CHOICES = (
+    "dataset: {reward_from: success_at_end}  # if every demonstration ends in success\n"
+    "# or: dataset: {reward_from: none}  # to train without"
+)
 
 
 def check_reward(
@@ -24,7 +29,9 @@ def check_reward(
         alone: No other dataset of the run may bring rewards.
     """
     has_column, chosen, place_ = REWARD_KEY in dataset.frames.columns, config.dataset.reward_from, f"`{REWARD_KEY}`"
-    choices = _CHOICES if role != "failure" else "reward_from: none in this source, since failures are not rewarded"
+    choices = (
+        _CHOICES if role != "failure" else "dataset: {reward_from: none}  # in the entry of this source, since failures are not rewarded"
+    )
     if not has_column and chosen in (None, "column"):
         says = ", and dataset.reward_from says `column`" if chosen == "column" else ""
         message = f"missing{says}, so every reward would be 0 and nothing would be learned"
@@ -43,12 +50,13 @@ def check_reward(
     findings = [Finding("D02", "informs", place_, message), *_payment(source, role, positives, alone=alone)]
     if has_column and chosen not in (None, "column"):
         message = f"the column exists and is ignored, because dataset.reward_from is `{chosen}`: what it knows of success is lost"
-        findings.append(Finding("D02", "warns", place_, message, "dataset: {reward_from: column} to use it"))
+        findings.append(Finding("D02", "warns", place_, message, "# or: dataset: {reward_from: column}  # to use it"))
     early = np.flatnonzero((reward > 0) & ~last_frames(dataset))
     if len(early):
         message = f"{len(early)} rewards before the end of an episode, first at {place(dataset, int(early[0]))}: "
         message += "the return exceeds 1, and delay may pay"
-        remedy = f"dataset: {{reward_from: success_at_end}} if all succeed, or hilserl dataset trim {dataset.root} --into NEW_FOLDER"
+        remedy = f"hilserl dataset trim {shlex.quote(str(dataset.root))} --into NEW_FOLDER\n"
+        remedy += "# or: dataset: {reward_from: success_at_end}  # if every demonstration ends in success"
         findings.append(Finding("L13", "warns", place_, message, remedy))
     return findings, positives
 
@@ -63,25 +71,43 @@ def _payment(source: str, role: Role, positives: dict[int, int], *, alone: bool)
         message = (
             f"a `failure` source is rewarded in episodes {few(paid)}: those rewards are ignored, and what succeeded is taken for a failure"
         )
-        return [Finding("D02", "warns", place_, message, "reward_from: none in this source, or role: demonstration")]
+        return [
+            Finding(
+                "D02",
+                "warns",
+                place_,
+                message,
+                "dataset: {reward_from: none}  # in the entry of this source\n# or say role: demonstration there",
+            )
+        ]
     if source == "none":
         message = "dataset.reward_from is `none`: the demonstrations carry no learning signal; only online rewards will teach the critic"
-        return [Finding("D02", "warns", place_, message, "dataset: {reward_from: success_at_end} if they end in success")]
+        return [
+            Finding(
+                "D02", "warns", place_, message, "# or: dataset: {reward_from: success_at_end}  # if every demonstration ends in success"
+            )
+        ]
     if not paid and alone:
         message = f"no frame of {len(positives)} episodes is rewarded: the critic would learn that nothing ever pays"
         return [Finding("D02", "stops", place_, message, _CHOICES)]
     if not paid:
         message = f"no frame of the {len(positives)} episodes of this {role} source is rewarded: they count as failures"
-        return [Finding("D02", "warns", place_, message, "reward_from: success_at_end in this source, or role: failure if they failed")]
+        remedy = "# or: dataset: {reward_from: success_at_end}  # in the entry of this source, if they end in success\n"
+        remedy += "# or say role: failure there"
+        return [Finding("D02", "warns", place_, message, remedy)]
     if unpaid:
         message = f"episodes without a reward: {few(unpaid)}; they count as failures, and the critic learns to avoid what they did"
-        return [Finding("D02", "warns", place_, message, f"{exclude(unpaid[:50])} if they were successes, else leave them")]
+        remedy = f"# leave them if they failed\n# or: {exclude(unpaid[:50], 'if they succeeded')}"
+        return [Finding("D02", "warns", place_, message, remedy)]
     return []
 
 
 def _classifier(config: TrainConfig) -> list[Finding]:
     folder, place_ = config.dataset.classifier, "dataset.classifier"
-    remedy = "dataset: {classifier: FOLDER_OF_THE_CLASSIFIER}, or {reward_from: success_at_end}"
+    remedy = (
+        "# name the folder of a success classifier as dataset.classifier; `hilserl classifier train` makes one\n"
+        "# or: dataset: {reward_from: success_at_end}  # if every demonstration ends in success"
+    )
     if folder is None:
         message = "dataset.reward_from is `classifier`, and no classifier is named: nothing would be rewarded"
         return [Finding("D02", "stops", place_, message, remedy)]
@@ -89,7 +115,8 @@ def _classifier(config: TrainConfig) -> list[Finding]:
         return [Finding("D02", "stops", place_, f"{folder}: no such folder, so nothing would be rewarded", remedy)]
     if not (folder / "classifier.json").is_file():
         message = f"{folder}: no success classifier, classifier.json is missing"
-        return [Finding("D02", "stops", place_, message, "hilserl classifier train MARKED_DATASET --into NEW_FOLDER, and name that")]
+        remedy = "hilserl classifier train MARKED_DATASET --into NEW_FOLDER\n# and name that folder as dataset.classifier"
+        return [Finding("D02", "stops", place_, message, remedy)]
     message = f"the reward is the verdict of {folder} on each frame, known once the video is decoded"
     return [Finding("D02", "informs", place_, message)]
 
@@ -130,7 +157,10 @@ def check_done(config: TrainConfig, dataset: Dataset) -> list[Finding]:
         message = (
             f"contradicts the episode table: {'; '.join(contradictions)}. Read wrongly, time-outs become terminals, or a success goes on"
         )
-        remedy = "dataset: {done_from: column_is_terminated} if it marks task ends only; {done_from: episode_table} to ignore it"
+        remedy = (
+            "dataset: {done_from: episode_table}  # to ignore it\n"
+            "# or: dataset: {done_from: column_is_terminated}  # if it marks task ends only"
+        )
         return [Finding("D03", severity, place_, message, remedy)]
     terminated, truncated = episode_ends(dataset, reward, "episode_table")
     message = f"by the episode table {int(terminated.sum())} episodes terminated (rewarded) and {int(truncated.sum())} were truncated"
@@ -142,7 +172,8 @@ def _terminal_column(config: TrainConfig, dataset: Dataset, done: np.ndarray, re
     if len(early):
         message = f"marks the task's end {len(early)} times inside an episode, first at {place(dataset, int(early[0]))}: "
         message += "the frames after it belong to no episode"
-        return [Finding("D03", "stops", place_, message, "dataset: {done_from: episode_table}, or hilserl dataset trim")]
+        remedy = f"dataset: {{done_from: episode_table}}\n# or: hilserl dataset trim {shlex.quote(str(dataset.root))} --into NEW_FOLDER"
+        return [Finding("D03", "stops", place_, message, remedy)]
     unpaid = [episode for episode in dataset.episodes if done[episode.stop - 1] and not rewarded[episode.stop - 1]]
     timeouts = [episode.index for episode in unpaid if episode.length >= config.episode_steps]
     if timeouts:
@@ -153,5 +184,6 @@ def _terminal_column(config: TrainConfig, dataset: Dataset, done: np.ndarray, re
         return [Finding("D03", "stops", place_, message, "dataset: {done_from: episode_table}")]
     if unpaid:
         message = f"{len(unpaid)} episodes end without a reward as task ends: right for failures, wrong for recordings that merely stopped"
-        return [Finding("D03", "warns", place_, message, "dataset: {done_from: episode_table} if they merely stopped")]
+        remedy = "# leave it if they failed\n# or: dataset: {done_from: episode_table}  # if they merely stopped"
+        return [Finding("D03", "warns", place_, message, remedy)]
     return [Finding("D03", "informs", place_, f"{int(done.sum())} task ends by the column")]

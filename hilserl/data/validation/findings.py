@@ -20,7 +20,9 @@ class Finding:
         severity: `stops` the run, `warns`, or `informs`.
         place: Where: a file, key, episode or frame.
         message: What it is and what it would do to learning.
-        remedy: What to paste into the configuration, or the command to run; empty only where nothing need be done.
+        remedy: What settles it, each line being YAML to paste, a `hilserl` command, or a comment (see `remedies`); empty only
+            where nothing need be done.
+        title: The cause in a few words; empty for what the code is about in general.
     """
 
     code: str
@@ -28,9 +30,10 @@ class Finding:
     place: str
     message: str
     remedy: str = ""
+    title: str = ""
 
     def __str__(self) -> str:
-        return f"[{self.code}] {self.place}: {self.message}" + (f" → {self.remedy}" if self.remedy else "")
+        return f"[{self.code}] {self.place}: {self.message}" + (f" → {self.remedy.replace('\n', '\n       ')}" if self.remedy else "")
 
 
 def few(values: Sequence[int], most: int = 10) -> str:
@@ -39,16 +42,20 @@ def few(values: Sequence[int], most: int = 10) -> str:
     return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"
 
 
-def exclude(episodes: Sequence[int]) -> str:
-    """Write the configuration that leaves episodes out."""
-    return f"dataset: {{exclude_episodes: [{', '.join(map(str, sorted(episodes)))}]}}"
+def exclude(episodes: Sequence[int], when: str = "") -> str:
+    """Write the configuration that leaves episodes out, and when to choose it."""
+    line = f"dataset: {{exclude_episodes: [{', '.join(map(str, sorted(episodes)))}]}}"
+    return f"{line}  # {when}" if when else line
 
 
 def restore_or_exclude(episodes: Sequence[int]) -> str:
-    """Write the two ways out of damaged episodes."""
+    """Write the two ways out of damaged episodes.
+
+    Where those are all of them, `remedies.as_offered` takes the first one away again.
+    """
     if not episodes:
-        return "restore the file from the recording"
-    return f"{exclude(episodes)} to train without, or restore the file from the recording"
+        return "# restore the file from the recording"
+    return f"{exclude(episodes, 'to train without')}\n# or restore the file from the recording"
 
 
 @dataclass(frozen=True)

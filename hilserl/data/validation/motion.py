@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hilserl.config.models import TrainConfig
+from hilserl.data.convert import place
 from hilserl.data.dataset import Dataset, Episode
 from hilserl.data.validation.findings import Finding, exclude, few
 from hilserl.data.validation.state import StateLayout
@@ -69,7 +70,7 @@ def _jumps(dataset: Dataset, joints: np.ndarray | None, tool: np.ndarray | None,
         f"the arm jumps by {steps[rows[0]]:.3g} {unit} in one frame ({len(rows)} times, in episodes {few(episodes)}): a reset inside an "
         "episode, or a resumed recording that mixed two. The critic would learn a motion that no arm makes"
     )
-    remedy = f"{exclude(episodes[:50])}, or hilserl dataset trim {dataset.root} --into NEW_FOLDER to cut it off"
+    remedy = f"{exclude(episodes, 'to train without')}\n# or record those episodes again"
     return [Finding("D19", "warns", where, message, remedy)]
 
 
@@ -136,7 +137,7 @@ def _uncommanded(config: TrainConfig, dataset: Dataset, tool: np.ndarray | None,
         f"the arm moves for {stop - start} frames without a command ({len(runs)} times, in episodes {few(episodes)}): reset frames "
         "inside the episode, or a hand. The policy would learn that doing nothing moves the arm"
     )
-    remedy = f"{exclude(episodes[:50])}, or hilserl dataset trim {dataset.root} --into NEW_FOLDER to cut it off"
+    remedy = f"{exclude(episodes, 'to train without')}\n# or record those episodes again"
     return [Finding("D19", "warns", where, message, remedy)]
 
 
@@ -148,7 +149,7 @@ def _gripper_label(config: TrainConfig, dataset: Dataset, jaw_rad: np.ndarray, c
     last[[episode.stop - 1 for episode in dataset.episodes]] = True
     moved = np.append(np.diff(jaw_rad), 0.0)
     moved[last] = 0
-    findings = _opposed(dataset, command, moved)
+    findings = _opposed(config, dataset, command, moved)
     travel = np.abs(moved).sum()
     runs = _runs(_settled(np.abs(command) < _RESTING, dataset), dataset, _MIN_RUN)
     slipped = [(start, stop) for start, stop in runs if abs(moved[start:stop].sum()) > _HELD_SPAN * _JAW_SPAN_RAD]
@@ -162,12 +163,12 @@ def _gripper_label(config: TrainConfig, dataset: Dataset, jaw_rad: np.ndarray, c
         f"{abs(moved[start:stop].sum()) / _JAW_SPAN_RAD:.0%} of its range ({share:.0%} of its travel, in episodes {few(episodes)}): "
         "the label was taken from how fast the leader moved, and the policy would learn that holding closes the gripper"
     )
-    remedy = f"{exclude(episodes[:50])}, or record the command that was sent; with joint targets, dataset: {{action_from: joints}}"
+    remedy = f"{exclude(episodes, 'to train without')}\n# or record again with the command that was sent"
     findings.append(Finding("D08", "stops" if share > 0.25 else "warns", where, message, remedy))
     return findings
 
 
-def _opposed(dataset: Dataset, command: np.ndarray, moved: np.ndarray) -> list[Finding]:
+def _opposed(config: TrainConfig, dataset: Dataset, command: np.ndarray, moved: np.ndarray) -> list[Finding]:
     """D07: positive opens."""
     pushing = (np.abs(command) > 0.5) & (np.abs(moved) > 0.01 * _JAW_SPAN_RAD)
     if pushing.sum() < 10:
@@ -177,7 +178,8 @@ def _opposed(dataset: Dataset, command: np.ndarray, moved: np.ndarray) -> list[F
         return []
     where, _ = _where(dataset, np.flatnonzero(pushing))
     message = f"in {1 - agrees:.0%} of {int(pushing.sum())} steps the jaw moves against its command: it would open where it must close"
-    remedy = "change the sign of `gripper` (-1 closes, 1 opens), or exchange classes 0 and 2 for dataset: {gripper: discrete}, in a copy"
+    what = "exchange the classes 0 and 2" if config.dataset.gripper == "discrete" else "change the sign of `gripper`"
+    remedy = f"# {what} in a copy of the dataset: -1 or class 0 closes, 1 or class 2 opens"
     return [Finding("D07", "stops", where, message, remedy)]
 
 
@@ -207,6 +209,4 @@ def _runs(mask: np.ndarray, dataset: Dataset, least: int) -> list[tuple[int, int
 
 def _where(dataset: Dataset, rows: np.ndarray) -> tuple[str, list[int]]:
     episodes = sorted({int(index) for index in dataset.frames["episode_index"].gather(rows)})
-    row = int(rows[0])
-    episode = next(e for e in dataset.episodes if e.start <= row < e.stop)
-    return f"episode {episode.index} frame {row - episode.start}", episodes
+    return place(dataset, int(rows[0])), episodes

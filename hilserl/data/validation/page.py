@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from hilserl.data.validation.findings import Finding, Severity, ValidationReport
 from hilserl.data.validation.page_material import Material
 from hilserl.data.validation.page_sections import STAGE, Chapter, chapters
 from hilserl.data.validation.page_titles import condensed, title_of
+from hilserl.data.validation.remedies import everything_to_paste
 from hilserl.files import file_hash, write_atomically
 from hilserl.progress import Progress, publish
 
@@ -71,6 +72,7 @@ def write_sources_page(
     path: Path,
     make_converter: MakeConverter | None = None,
     assumptions: Sequence[str] = (),
+    base: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the page of all datasets of a run, one part each.
 
@@ -80,6 +82,7 @@ def write_sources_page(
         path: HTML file to write; replaced in one step.
         make_converter: Builds the kinematics for one dataset's configuration.
         assumptions: What was assumed because nobody wrote a configuration.
+        base: What the block to paste begins with (`everything_to_paste`).
 
     Returns:
         `path`.
@@ -96,6 +99,7 @@ def write_sources_page(
         parts=drawn,
         counts={severity: counts[severity] for severity in _SEVERITIES},
         headline=headline(counts["stops"]),
+        paste=everything_to_paste(config, parts, base),
         config=config,
         assumptions=assumptions,
         when=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),

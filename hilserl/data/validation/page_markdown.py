@@ -6,12 +6,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from hilserl.config.models import TrainConfig
 from hilserl.data.sources import Source
 from hilserl.data.validation.findings import ValidationReport
 from hilserl.data.validation.page import headline
 from hilserl.data.validation.page_material import Material, spread_out
 from hilserl.data.validation.page_pictures import first_frames
 from hilserl.data.validation.page_titles import condensed, title_of
+from hilserl.data.validation.remedies import everything_to_paste
 from hilserl.errors import HilserlError
 
 _EPISODES = 3
@@ -19,12 +21,13 @@ _FINDINGS_OF_A_KIND = 10
 _MAX_CHARS = 400_000  # pictures beyond it are left out: this text goes into a database
 
 
-def validation_markdown(parts: Sequence[tuple[Source, ValidationReport]], page: Path | None) -> str:
+def validation_markdown(parts: Sequence[tuple[Source, ValidationReport]], page: Path | None, config: TrainConfig | None = None) -> str:
     """Return the findings of all datasets as Markdown, with pictures inside.
 
     Args:
         parts: The datasets, and what was found in each.
         page: The complete page; None where there is none.
+        config: The run's configuration, to say all that is to be pasted in one block.
     """
     stops = sum(len(report.stops) for _, report in parts)
     lines = [f"# {headline(stops)}", ""]
@@ -32,13 +35,15 @@ def validation_markdown(parts: Sequence[tuple[Source, ValidationReport]], page: 
         lines += [f"Dataset {_code(str(source.root))}: {report.episodes} episodes, {report.frames} frames at {report.fps:g} Hz.", ""]
         for finding, more in condensed(report.findings, _FINDINGS_OF_A_KIND):
             lines.append(
-                f"- **{finding.severity}**, {title_of(finding.code)} ({finding.code}), {_plain(finding.place)}: {_plain(finding.message)}"
+                f"- **{finding.severity}**, {title_of(finding)} ({finding.code}), {_plain(finding.place)}: {_plain(finding.message)}"
             )
             if finding.remedy:
                 lines += ["", *(f"      {line}" for line in finding.remedy.splitlines()), ""]
             if more:
                 lines.append(f"- … and {more} more of this kind")
         lines += ["", *_pictures(source), ""]
+    if config is not None and (paste := everything_to_paste(config, parts)):
+        lines += ["Everything to paste:", "", *(f"    {line}" for line in paste.splitlines()), ""]
     if page is not None:
         lines += [
             f"The page with all pictures is in MLflow, among the run's artifacts: {_code(f'validation/{page.name}')}. "

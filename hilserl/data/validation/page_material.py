@@ -110,10 +110,11 @@ class Material:
 
     @cached_property
     def steps(self) -> PolicySteps:
-        """Return what the learner would get from the spread episodes."""
+        """Return what the learner would get from the spread episodes, but for rewards: states and actions need none."""
         chosen = {episode.index for episode in self.spread}
         part = self.dataset.select([position for position, e in enumerate(self.dataset.episodes) if e.index in chosen])
-        return convert_steps(self.config, part, self.converter)
+        unrewarded = self.config.dataset.model_copy(update={"reward_from": "none", "done_from": "episode_table"})
+        return convert_steps(self.config.model_copy(update={"dataset": unrewarded}), part, self.converter)
 
     def tool_paths(self) -> list[np.ndarray]:
         """Return the tool's path in each of the spread episodes, shape (T, 3) each [m].

@@ -84,6 +84,8 @@ def data_uri(image: np.ndarray, suffix: str) -> str:
 def _picture(dataset: Dataset, episode: Episode, key: str, view: CameraView | None) -> Picture:
     camera = key.removeprefix(IMAGE_PREFIX)
     if key not in episode.videos:
+        if dataset.features[key]["dtype"] == "video":
+            return Picture(camera, problem="the episode table does not say where its video lies")
         return Picture(camera, problem="not stored as video, which is all that is read here")
     try:
         frame = frame_at(dataset.root, episode.videos[key], dataset.fps)

@@ -34,22 +34,22 @@ _TITLES = {
 }
 
 
-def title_of(code: str) -> str:
-    """Return what a finding's code is about."""
-    return _TITLES.get(code, "Check")
+def title_of(finding: Finding) -> str:
+    """Return the cause of a finding, or what its code is about."""
+    return finding.title or _TITLES.get(finding.code, "Check")
 
 
 def condensed(findings: Sequence[Finding], most: int) -> list[tuple[Finding, int]]:
-    """Keep at most `most` findings of a kind (severity and code), in their order.
+    """Keep at most `most` findings of a kind (severity, code and title), in their order.
 
     Returns:
         Each with how many more of its kind follow unseen: 0 but for the last kept one.
     """
-    total = Counter((finding.severity, finding.code) for finding in findings)
-    seen: Counter[tuple[str, str]] = Counter()
+    total = Counter((finding.severity, finding.code, finding.title) for finding in findings)
+    seen: Counter[tuple[str, str, str]] = Counter()
     kept = []
     for finding in findings:
-        kind = finding.severity, finding.code
+        kind = finding.severity, finding.code, finding.title
         seen[kind] += 1
         if seen[kind] <= most:
             kept.append((finding, total[kind] - most if seen[kind] == most else 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,11 +15,13 @@ import polars as pl
 
 from hilserl.data.dataset import Dataset, Episode, VideoSpan
 from hilserl.data.validation.findings import Finding, few, restore_or_exclude
+from hilserl.data.validation.repairs import DECLARED, repair
 from hilserl.errors import DatasetError
 
 _EPISODE_COLUMNS = ("episode_index", "length", "dataset_from_index", "dataset_to_index", "data/chunk_index", "data/file_index")
 _SPAN_COLUMNS = ("chunk_index", "file_index", "from_timestamp")
 _NOT_READABLE = "not a readable parquet file: truncated or damaged, or the recording was never finalised"
+_LEFT_OUT = "Episodes left out"
 
 
 @dataclass
@@ -93,16 +96,17 @@ def read_dataset(root: Path, excluded: Sequence[int] = ()) -> Reading:
     try:
         opened = Dataset.open(root)
     except DatasetError as error:
-        remedy = "restore meta/info.json from the recording, or set dataset: {root: ...} to the folder that holds meta/, data/ and videos/"
+        remedy = "# restore meta/info.json from the recording, or name the folder that holds meta/, data/ and videos/"
         if "codebase_version" in str(error):
-            remedy = f"hilserl dataset upgrade {root} --into NEW_FOLDER, then dataset: {{root: NEW_FOLDER}}"
-        reading.findings.append(Finding("D18", "stops", str(root), str(error), remedy))
+            remedy = f"hilserl dataset upgrade {shlex.quote(str(root))} --into NEW_FOLDER\n# and name that folder as the dataset"
+        reading.findings.append(Finding("D18", "stops", str(root), str(error), remedy, "A dataset that cannot be opened"))
         reading.findings += _unreadable_files(root)
         return reading
     reading.dataset = Dataset(root, {**opened.info, "features": _features(opened, reading.findings)})
     reading.table = _episode_table(reading)
     _exclude(reading)
     reading.frames = _frames(reading)
+    repair(reading)
     return reading
 
 
@@ -113,14 +117,16 @@ def _exclude(reading: Reading) -> None:
     if unknown and table:
         message = f"the dataset has no episode {few(unknown)}, only {table[0].index} to {table[-1].index}: another is meant, and used"
         known = ", ".join(str(episode.index) for episode in dropped)
-        findings.append(Finding("D20", "stops", "dataset.exclude_episodes", message, f"dataset: {{exclude_episodes: [{known}]}}"))
+        findings.append(
+            Finding("D20", "stops", "dataset.exclude_episodes", message, f"dataset: {{exclude_episodes: [{known}]}}", _LEFT_OUT)
+        )
     if dropped:
         reading.complete = False
         message = f"{len(dropped)} of {len(table)} episodes ({sum(e.length for e in dropped)} frames) are left out, and not checked"
-        findings.append(Finding("D18", "informs", "dataset.exclude_episodes", message))
+        findings.append(Finding("D18", "informs", "dataset.exclude_episodes", message, title=_LEFT_OUT))
         if len(dropped) == len(table):
             message = "no episode is left to learn from"
-            findings.append(Finding("D18", "stops", "dataset.exclude_episodes", message, "dataset: {exclude_episodes: []}"))
+            findings.append(Finding("D18", "stops", "dataset.exclude_episodes", message, "dataset: {exclude_episodes: []}", _LEFT_OUT))
 
 
 def _features(dataset: Dataset, findings: list[Finding]) -> dict[str, Any]:
@@ -131,8 +137,8 @@ def _features(dataset: Dataset, findings: list[Finding]) -> dict[str, Any]:
             tuple(int(size) for size in feature["shape"]), str(feature["dtype"])
         except (KeyError, TypeError, ValueError) as error:
             message = f"feature `{key}` has no readable dtype and shape ({type(error).__name__}: {error}): its numbers could be anything"
-            remedy = f'meta/info.json: "{key}": {{"dtype": "float32", "shape": [6], "names": [...]}}, as it was recorded'
-            findings.append(Finding("D18", "stops", "meta/info.json", message, remedy))
+            remedy = f"# in a copy of the dataset, say in meta/info.json what dtype, shape and names `{key}` was recorded with"
+            findings.append(Finding("D18", "stops", "meta/info.json", message, remedy, DECLARED))
         else:
             good[key] = feature
     return good
@@ -141,9 +147,9 @@ def _features(dataset: Dataset, findings: list[Finding]) -> dict[str, Any]:
 def _episode_table(reading: Reading) -> tuple[Episode, ...]:
     dataset = reading.dataset
     assert dataset is not None
-    videos = [key for key in dataset.camera_keys if dataset.features[key]["dtype"] == "video"]
-    wanted = [*_EPISODE_COLUMNS, *(f"videos/{key}/{name}" for key in videos for name in _SPAN_COLUMNS)]
     paths = sorted((dataset.root / "meta" / "episodes").glob("chunk-*/file-*.parquet"))
+    dataset, videos = _cameras(reading, dataset, paths)
+    wanted = [*_EPISODE_COLUMNS, *(f"videos/{key}/{name}" for key in videos for name in _SPAN_COLUMNS)]
     problems = {} if paths else {"meta/episodes/": "no file chunk-*/file-*.parquet, so no episode table"}
     episodes: list[Episode] = []
     for path in paths:
@@ -164,7 +170,8 @@ def _episode_table(reading: Reading) -> tuple[Episode, ...]:
     for place, problem in problems.items():
         reading.complete = reading.table_complete = False
         message = f"{problem}. Without it nobody knows where its episodes begin, end, and lie in the videos"
-        reading.findings.append(Finding("D18", "stops", place, message, "restore meta/episodes/ from the recording, or record it again"))
+        remedy = "# restore meta/episodes/ from the recording, or record it again"
+        reading.findings.append(Finding("D18", "stops", place, message, remedy, "The episode table"))
     return tuple(episodes)
 
 
@@ -199,7 +206,7 @@ def _frames(reading: Reading) -> pl.DataFrame:
             continue
         reading.unread |= set(episodes)
         message = f"{problem}. It holds {'episodes ' + few(episodes) if episodes else 'nobody knows what'}: it cannot be learned from"
-        reading.findings.append(Finding("D18", "stops", file, message, restore_or_exclude(episodes)))
+        reading.findings.append(Finding("D18", "stops", file, message, restore_or_exclude(episodes), "A data file that cannot be used"))
     return pl.concat(tables, rechunk=True) if tables else pl.DataFrame()
 
 
@@ -239,7 +246,7 @@ def _used(table: pl.DataFrame, reading: Reading, file: str) -> pl.DataFrame:
             f"holds rows of episodes {few(elsewhere)}, which the episode table places in {reading.files[elsewhere[0]]}: readers mix them"
         )
         remedy = restore_or_exclude(elsewhere)
-        reading.findings.append(Finding("D18", "stops", file, message, remedy))
+        reading.findings.append(Finding("D18", "stops", file, message, remedy, "Rows in another file than declared"))
     return table
 
 
@@ -255,7 +262,9 @@ def _unreadable_files(root: Path) -> list[Finding]:
                 next(container.decode(video=0))
         except (av.error.FFmpegError, IndexError, StopIteration, ValueError) as error:
             problems[path.relative_to(root).as_posix()] = f"not a readable video ({error})"
-    return [Finding("D18", "stops", place, problem, restore_or_exclude(())) for place, problem in problems.items()]
+    return [
+        Finding("D18", "stops", place, problem, restore_or_exclude(()), "A file that cannot be read") for place, problem in problems.items()
+    ]
 
 
 @contextmanager
@@ -269,3 +278,32 @@ def _told(path: Path, root: Path, problems: dict[str, str]) -> Iterator[None]:
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).strip().splitlines()
         problems[path.relative_to(root).as_posix()] = f"{_NOT_READABLE} ({reason[0][:200] if reason else type(error).__name__})"
+
+
+def _cameras(reading: Reading, dataset: Dataset, paths: Sequence[Path]) -> tuple[Dataset, list[str]]:
+    """List the cameras whose videos the episode table places; one that only `meta/info.json` calls otherwise is renamed."""
+    declared = [key for key in dataset.camera_keys if dataset.features[key]["dtype"] == "video"]
+    schema: list[str] = []
+    for path in paths:
+        try:
+            schema = list(pl.read_parquet_schema(path))
+            break
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            continue  # Told when its rows are read.
+    placed = list(dict.fromkeys(name.split("/")[1] for name in schema if name.startswith("videos/") and name.endswith("/chunk_index")))
+    lost, extra = [key for key in declared if key not in placed], [key for key in placed if key not in dataset.features]
+    if not schema or not lost or not placed:
+        return dataset, declared
+    title = "Cameras in meta/info.json"
+    if len(lost) == len(extra) == 1:
+        message = f"names the camera `{lost[0]}`, the episode table and videos/ call it `{extra[0]}`: one of them was edited. Checked as "
+        message += f"`{extra[0]}`"
+        remedy = f"# in a copy of the dataset, name the feature `{extra[0]}` in meta/info.json"
+        features = {extra[0] if key == lost[0] else key: feature for key, feature in dataset.features.items()}
+        declared = [extra[0] if key == lost[0] else key for key in declared]
+        reading.dataset = dataset = Dataset(dataset.root, {**dataset.info, "features": features})
+    else:
+        message = f"names the cameras {lost}, for which the episode table knows no video (it knows {placed}): they have no pictures"
+        remedy = "# in a copy of the dataset, name the cameras in meta/info.json as the episode table and videos/ do"
+    reading.findings.append(Finding("D18", "stops", "meta/info.json", message, remedy, title))
+    return dataset, [key for key in declared if key in placed]

@@ -17,6 +17,7 @@ import numpy as np
 from hilserl.config.models import Role, TrainConfig
 from hilserl.data import convert, normalize, recorded
 from hilserl.data import dataset as dataset_module
+from hilserl.data.dataset import REWARD_KEY
 from hilserl.data.interfaces import JointConverter
 from hilserl.data.sources import Source
 from hilserl.data.validation import (
@@ -29,11 +30,14 @@ from hilserl.data.validation import (
     metadata,
     motion,
     reading,
+    remedies,
+    repairs,
+    sound,
     state,
     tables,
     videos,
 )
-from hilserl.data.validation.actions import check_action
+from hilserl.data.validation.actions import check_action, check_conversion
 from hilserl.data.validation.alignment import check_alignment
 from hilserl.data.validation.columns import check_done, check_reward
 from hilserl.data.validation.features import check_images, check_keys, check_rate, used_videos
@@ -41,7 +45,9 @@ from hilserl.data.validation.findings import Alignment, Finding, Severity, Valid
 from hilserl.data.validation.metadata import check_drift, check_metadata, find_drift
 from hilserl.data.validation.motion import check_motion
 from hilserl.data.validation.reading import Reading, read_dataset
-from hilserl.data.validation.state import check_state, state_layout
+from hilserl.data.validation.remedies import as_offered
+from hilserl.data.validation.sound import not_checked, sound_stretches, whole_episodes
+from hilserl.data.validation.state import StateLayout, check_state, state_layout
 from hilserl.data.validation.tables import check_episodes, check_frames
 from hilserl.data.validation.videos import CheckVideos, check_videos
 from hilserl.files import source_hash
@@ -94,20 +100,36 @@ def validate_sources(
     by_classifier = any(source.config.dataset.reward_from == "classifier" for source in sources)
     if not alone and len(known) == len(reports) and not by_classifier and not any(sum(positives.values()) for positives in known):
         message = f"no frame of {len(sources)} datasets is rewarded: the critic would learn that nothing ever pays"
-        remedy = "reward_from: success_at_end in the source that ends in success; dataset: {reward_from: none} to train without"
+        remedy = "# reward_from: success_at_end in a source that ends in success\n# or: dataset: {reward_from: none}  # to train without"
         if any(source.config.dataset.reward_from != "none" for source in sources):
             shared.append(Finding("D02", "stops", "dataset.sources", message, remedy))
     roots = [source.root.resolve() for source in sources]
     for position, root in enumerate(roots):
         if root in roots[:position]:
             message = f"{root.name} is listed twice: its transitions count twice, with whatever both entries say of them"
-            shared.append(Finding("D10", "warns", "dataset.sources", message, "list it once, with a higher weight: {root: ..., weight: 2}"))
+            shared.append(Finding("D10", "warns", "dataset.sources", message, "# list it once, with a higher weight"))
     return tuple(_sorted(report, shared if not position else []) for position, report in enumerate(reports))
 
 
 def validation_inputs(config: TrainConfig) -> dict[str, Any]:
     """Return what decides a report besides `offline_buffer_inputs`: the rest of the key of a cached validation."""
-    modules = (actions, alignment, columns, features, findings, frame_reader, metadata, motion, reading, state, tables, videos)
+    modules = (
+        actions,
+        alignment,
+        columns,
+        features,
+        findings,
+        frame_reader,
+        metadata,
+        motion,
+        reading,
+        remedies,
+        repairs,
+        sound,
+        state,
+        tables,
+        videos,
+    )
     return {
         "code": source_hash(*modules, convert, dataset_module, normalize, recorded, sys.modules[__name__]),
         "offline_buffer_capacity": config.policy.offline_buffer_capacity,
@@ -125,48 +147,86 @@ def _validate(
     _publish(0, f"reading {root.name}")
     read = read_dataset(root, config.dataset.exclude_episodes)
     if read.dataset is None:
-        return ValidationReport(str(root), tuple(read.findings))
+        return ValidationReport(str(root), tuple(as_offered(config, read.findings, ())))
     dataset, drift = read.dataset, find_drift(config, read.dataset)
+    known = {episode.index for episode in read.table}
     found = [*read.findings, *check_rate(config, dataset), *check_images(config, dataset), *check_drift(config, drift)]
     found += check_keys(config, dataset, read.frames.columns)
     _publish(1, "checking every row")
-    broken, unusable = check_frames(read)
+    broken, _ = check_frames(read)
     found += check_episodes(read) + check_metadata(read)
     _publish(2, "comparing state, action and reward")
-    told, positives, curve = _meaning(config, read, unusable, converter, role, alone=alone)
+    told, positives, curve = _meaning(config, read, converter, role, alone=alone)
     _publish(3, "opening the videos")
     found += told + broken + check_videos(dataset, read.episodes, used_videos(config, dataset), how)
     _publish(_PHASES, "")
     count = len(read.episodes), len(read.frames)
-    return ValidationReport(str(root), tuple(found), *count, dataset.fps, positives, curve, drift)
+    offered = as_offered(config, found, known)
+    return ValidationReport(str(root), tuple(offered), *count, dataset.fps, positives, curve, drift)
 
 
 def _meaning(
-    config: TrainConfig, read: Reading, unusable: set[int], converter: JointConverter | None, role: Role, *, alone: bool
+    config: TrainConfig, read: Reading, converter: JointConverter | None, role: Role, *, alone: bool
 ) -> tuple[list[Finding], dict[int, int] | None, Alignment | None]:
-    """Interpret the columns of the episodes whose rows hold together."""
-    dataset = read.view(unusable)
-    if dataset is None:
-        return [], None, None
-    found, positives, curve = [], None, None
-    layout = None
-    if STATE_KEY in dataset.frames.columns and STATE_KEY in dataset.features:
-        layout, problems = state_layout(config, dataset)
-        found += problems
-        if layout is not None:
-            problems = check_state(config, dataset, layout)
-            found += problems
-            if any(problem.code == "D04" and problem.severity == "stops" and "rows hold" in problem.message for problem in problems):
-                layout = None
-    if ACTION_KEY in dataset.frames.columns and ACTION_KEY in dataset.features:
-        problems = check_action(config, dataset, layout, converter)
-        found += problems
-        # Motion means nothing while the numbers are not actions.
-        if not any(problem.severity == "stops" and problem.code in ("D06", "D18", "D17") for problem in problems):
-            problems, curve = check_alignment(config, dataset, layout, converter)
-            found += problems + check_motion(config, dataset, layout)
-    told, positives = check_reward(config, dataset, role, alone=alone)
-    return [*found, *told, *check_done(config, dataset)], positives, curve
+    """Interpret the columns, each check on the rows that are sound for it; say what could not be checked."""
+    found, layout = _state(config, read)
+    told, curve = _action(config, read, layout, converter)
+    found += told
+    # Rewards and ends need whole episodes: a success stands in the last row.
+    episodes = whole_episodes(read, [REWARD_KEY])
+    found += not_checked(read, episodes, "D02", f"`{REWARD_KEY}`", "rewards and ends of episodes")
+    if episodes is None:
+        return found, None, curve
+    told, positives = check_reward(config, episodes, role, alone=alone)
+    return [*found, *told, *check_done(config, episodes)], positives, curve
+
+
+def _state(config: TrainConfig, read: Reading) -> tuple[list[Finding], StateLayout | None]:
+    """Find out what the numbers of the state are, and check them."""
+    if not _recorded(read, STATE_KEY) and len(read.frames):
+        return [], None  # Told as D01.
+    rows = sound_stretches(read, [STATE_KEY])
+    found = not_checked(read, rows, "D04", f"`{STATE_KEY}`", "names, units and range of the state")
+    if rows is None:
+        return found, None
+    layout, problems = state_layout(config, rows)
+    return [*found, *problems, *(check_state(config, rows, layout) if layout else ())], layout
+
+
+def _action(
+    config: TrainConfig, read: Reading, layout: StateLayout | None, converter: JointConverter | None
+) -> tuple[list[Finding], Alignment | None]:
+    """Check the actions, and whether they belong to the motion that was measured."""
+    place = f"`{ACTION_KEY}`"
+    if not _recorded(read, ACTION_KEY):
+        reason = "no row of data/ could be read" if not len(read.frames) else f"data/ has no `{ACTION_KEY}`"
+        return [Finding("D09", "informs", place, f"actions and motion are not checked, because {reason}")], None
+    keys = [ACTION_KEY] if layout is None else [STATE_KEY, ACTION_KEY]
+    rows = sound_stretches(read, keys)
+    found = not_checked(read, rows, "D06", place, "actions")
+    if rows is None:
+        return found, None
+    problems, known = check_action(config, rows, layout, converter)
+    found += problems
+    if not known:
+        message = (
+            "whether actions and frames are paired, and how the arm moved, is not checked, because the actions cannot be read as they are"
+        )
+        return [*found, Finding("D09", "informs", place, message)], None
+    problems, curve = check_alignment(config, rows, layout, converter)
+    found += problems
+    if config.dataset.action_from == "joints":
+        in_step = all(problem.severity == "informs" for problem in problems)
+        found += check_conversion(config, rows, layout, converter, in_step=in_step)
+    if layout is not None:
+        episodes = whole_episodes(read, keys)
+        found += not_checked(read, episodes, "D19", "data/", "idle ends, jumps and gripper labels")
+        found += check_motion(config, episodes, layout) if episodes is not None else []
+    return found, curve
+
+
+def _recorded(read: Reading, key: str) -> bool:
+    return read.dataset is not None and key in read.frames.columns and key in read.dataset.features
 
 
 def _transitions(config: TrainConfig, report: ValidationReport) -> int:
@@ -187,7 +247,7 @@ def _capacity(config: TrainConfig, transitions: int) -> list[Finding]:
         f"the dataset has {transitions} transitions = {transitions * row_bytes / 1e9:.2f} GB, the offline buffer holds {capacity} = "
         f"{capacity * row_bytes / 1e9:.2f} GB: demonstrations would be thrown away"
     )
-    remedy = f"policy: {{offline_buffer_capacity: {2 * transitions}}} (demonstrations, and room for as many intervention steps)"
+    remedy = f"policy: {{offline_buffer_capacity: {2 * transitions}}}  # demonstrations, and room for as many intervention steps"
     return [Finding("D10", "stops", "policy.offline_buffer_capacity", message, remedy)]
 
 

@@ -21,7 +21,6 @@ LEROBOT_TO_RAD = np.array([np.pi / 180] * 5 + [1.9199 / 100])
 # Computed from joint positions by the one kinematics, velocities by differences.
 _COMPUTED = ("joint_vel", "ee_pos", "ee_euler")
 _PLACE = f"`{STATE_KEY}`"
-_NAMED = "observation.state, in meta/info.json or as dataset: {state: [...]}"
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,9 @@ def state_layout(config: TrainConfig, dataset: Dataset) -> tuple[StateLayout | N
     try:
         recorded = recorded_state(config, dataset)
     except (ConfigError, DatasetError) as error:
-        remedy = f"dataset: {{state: [...]}} with the parts of the {size} numbers, in order, out of {list(STATE_COMPONENTS)}"
-        return None, [Finding("D04", "stops", "dataset.state", f"{error}: they would be taken for one another", remedy)]
+        return None, [
+            Finding("D04", "stops", "dataset.state", f"{error}: they would be taken for one another", _restate(config, names, size))
+        ]
     if recorded is None:
         return None, [_unknown(config, names, size)]
     columns, end = {}, 0
@@ -64,17 +64,34 @@ def state_layout(config: TrainConfig, dataset: Dataset) -> tuple[StateLayout | N
     known = [name for name in names or () if name.split(".")[0] in STATE_COMPONENTS]
     if stated and names and known and tuple(name for part in stated for name in STATE_COMPONENTS[part].scalars) != names:
         message = f"dataset.state says {list(stated)}, the dataset names its numbers otherwise: {_runs(names)}; one of both is wrong"
-        return None, [Finding("D04", "stops", "dataset.state", message, "dataset: {state: null}, to go by the dataset's own names")]
-    return layout, []
+        return None, [Finding("D04", "stops", "dataset.state", message, "dataset: {state: null}  # to go by the dataset's own names")]
+    held = dataset.column(STATE_KEY).shape[1:]
+    if held == (size,):
+        return layout, []
+    message = f"the rows hold values of shape {held}, {size} numbers are declared: they would be taken for one another"
+    return None, [Finding("D04", "stops", _PLACE, message, "# restore meta/info.json and data/ from the same recording")]
+
+
+def _restate(config: TrainConfig, names: tuple[str, ...] | None, size: int) -> str:
+    """Offer what `dataset.state` could be instead; it is wrong as it stands."""
+    if names and all(name.split(".")[0] in STATE_COMPONENTS or name in LEROBOT_JOINT_NAMES for name in names):
+        return "dataset: {state: null}  # to go by the dataset's own names"
+    return _fitting(config, size) or f"# dataset.state must name the parts of the {size} numbers, in order, out of {list(STATE_COMPONENTS)}"
+
+
+def _fitting(config: TrainConfig, size: int) -> str:
+    """Offer parts that `size` numbers can be: the policy's, or the joints; empty where neither has so many."""
+    for parts in (state_components(config), (STATE_COMPONENTS["joint_pos"],)):
+        if sum(len(part.labels) for part in parts) == size:
+            return f"dataset: {{state: [{', '.join(part.name for part in parts)}]}}  # if that is what the numbers are, in order"
+    return ""
 
 
 def _unknown(config: TrainConfig, names: tuple[str, ...] | None, size: int) -> Finding:
     wanted = policy_schema(config).observation[STATE_KEY].names
-    parts = ", ".join(component.name for component in state_components(config))
-    remedy = f"dataset: {{state: [{parts}]}} with the parts that they are, in order"
     if names is None:
         message = f"{size} numbers without names: nobody can say whether they are the policy's {len(wanted)}"
-        return Finding("D04", "stops", _PLACE, message, remedy)
+        return Finding("D04", "stops", _PLACE, message, _restate(config, names, size))
     scalars = [scalar for part in STATE_COMPONENTS.values() for scalar in part.scalars]
     foreign = [name for name in names if name not in scalars and name not in LEROBOT_JOINT_NAMES]
     if not foreign:
@@ -84,24 +101,22 @@ def _unknown(config: TrainConfig, names: tuple[str, ...] | None, size: int) -> F
         message = (
             f"{size} numbers, mixed: number {first} is `{names[first]}`, its component has `{expected[first] if expected else '?'}` there"
         )
+        # dataset.state cannot overrule names that are known here.
+        remedy = f"# bring the numbers and their names into the order of {order or list(STATE_COMPONENTS)[:4]} in a copy of the dataset"
     else:
         message = f"{size} numbers, the policy wants {len(wanted)}; {len(foreign)} have names that nobody knows here: {foreign[:4]}"
-        remedy = "write a copy whose observation.state holds only known parts"
-        remedy = (
-            f"{remedy}, or {'dataset: {state: [...]}'} with the parts that the {size} numbers are, in order, of {list(STATE_COMPONENTS)}"
-        )
+        remedy = f"# write a copy whose observation.state holds only known parts: {list(STATE_COMPONENTS)}"
+        if len(foreign) == len(names):
+            offered = _fitting(config, size)
+            remedy = f"{offered}\n{remedy}" if offered else remedy
     return Finding("D04", "stops", _PLACE, f"{message}: the policy would learn from other numbers than it meets", remedy)
 
 
 def check_state(config: TrainConfig, dataset: Dataset, layout: StateLayout) -> list[Finding]:
     """D04, D16, D17: the recorded components are the policy's, or enough to compute them; and they vary, in their unit."""
     names, wanted = dataset.names(STATE_KEY), policy_schema(config).observation[STATE_KEY].names
-    size, state = dataset.shape(STATE_KEY)[0], dataset.column(STATE_KEY)
-    if state.shape[1:] != (size,):
-        message = f"meta/info.json declares {size} numbers, the rows hold {state.shape[1:]}: they would be taken for one another"
-        return [
-            Finding("D04", "stops", _PLACE, message, f'meta/info.json: "shape": [{state.shape[-1] if state.ndim > 1 else 1}], with names')
-        ]
+    state = dataset.column(STATE_KEY)
+    size = state.shape[1]
     findings = []
     components = state_components(config)
     missing = [part.name for part in components if part.name not in layout.columns]
@@ -110,10 +125,11 @@ def check_state(config: TrainConfig, dataset: Dataset, layout: StateLayout) -> l
         have = _runs(names) if names else list(layout.columns)
         message = f"{size} numbers, the policy wants {len(wanted)}; {impossible} was not recorded, and cannot be computed from {have}"
         left = [part for part in config.observation.state if part not in impossible]
-        remedy = f"observation: {{state: [{', '.join(left)}]}}" if left else f"record joints, or say which parts the numbers are: {_NAMED}"
+        changes = [f"state: [{', '.join(left)}]"] if left and len(left) < len(config.observation.state) else []
         if "cube_from_tool" in impossible:
             message += ". The cube's position is known in simulation only: a policy that learns from it cannot run on an arm"
-            remedy = "observation: {privileged: false}" + (f", {remedy}" if len(impossible) > 1 else "")
+            changes.insert(0, "privileged: false")
+        remedy = f"observation: {{{', '.join(changes)}}}" if changes else "# record the joints, from which the rest is computed"
         findings.append(Finding("D04", "stops", _PLACE, message, remedy))
     elif missing:
         unit = "LeRobot's units (degrees, gripper 0-100)" if layout.lerobot_units else "radians"
@@ -136,7 +152,8 @@ def _scaling(config: TrainConfig, state: np.ndarray, layout: StateLayout) -> lis
     try:
         check_allowed(config.observation.allow_constant, known)
     except ConfigError as error:
-        message, remedy = str(error), f"observation: {{allow_constant: [...]}} with some of {known}"
+        kept = ", ".join(name for name in config.observation.allow_constant if name in known)
+        message, remedy = str(error), f"observation: {{allow_constant: [{kept}]}}  # with more of those names, if that is intended"
         return [Finding("D16", "stops", "observation.allow_constant", message, remedy)]
     findings = []
     # Joints decide what is computed from them, wanted or not.
@@ -147,19 +164,19 @@ def _scaling(config: TrainConfig, state: np.ndarray, layout: StateLayout) -> lis
         values = layout.values(state, part.name)
         assert values is not None
         if layout.lerobot_units and part.name in ("joint_pos", "joint_vel"):
-            findings += _lerobot_joints(part.name, values)
+            findings += _lerobot_joints(part.name, values, layout)
             values = values * LEROBOT_TO_RAD
         wanted = {component.name for component in components}
         allowed = tuple(name for name in config.observation.allow_constant if name in part.scalars)
         problems = state_problems(values, (part,), allowed)
         over = [problem for problem in problems if problem.code == "D17"]
         for problem in problems:
-            message, remedy = problem.message, problem.remedy.removeprefix("If it is intended: ")
+            message, remedy = problem.message, "# leave those episodes out, or record them again"
             if problem.code == "D16":
                 if part.name not in wanted:
                     continue
                 every = ", ".join(dict.fromkeys((*config.observation.allow_constant, *_constant(config, state, layout))))
-                remedy = f"observation: {{allow_constant: [{every}]}} if that is intended"
+                remedy = f"observation: {{allow_constant: [{every}]}}  # if that is intended"
             if problem.code == "D17":
                 if layout.lerobot_units and part.name.startswith("joint"):
                     continue  # told by _lerobot_joints, in the unit that was recorded
@@ -169,9 +186,9 @@ def _scaling(config: TrainConfig, state: np.ndarray, layout: StateLayout) -> lis
                 message += (
                     f", and so do {others}" if others else ""
                 ) + f": a policy that meets {part.unit} on the arm would see values {_times(part.unit)}off"
-                remedy = f"convert `{problem.scalars[0]}` to {part.unit} in a copy of the dataset, or record it again"
+                remedy = f"# convert `{problem.scalars[0]}` to {part.unit} in a copy of the dataset, or record it again"
                 if part.name == "joint_pos" and len(over) > 1:
-                    remedy = f"dataset: {{state: [{', '.join(layout.columns)}], joint_unit: deg}}, or {remedy}"
+                    remedy = f"dataset: {{state: [{', '.join(layout.columns)}], joint_unit: deg}}\n# or {remedy.removeprefix('# ')}"
             findings.append(Finding(problem.code, "stops", _PLACE, message, remedy))
     return findings
 
@@ -186,7 +203,7 @@ def _constant(config: TrainConfig, state: np.ndarray, layout: StateLayout) -> li
     return names
 
 
-def _lerobot_joints(part: str, values: np.ndarray) -> list[Finding]:
+def _lerobot_joints(part: str, values: np.ndarray, layout: StateLayout) -> list[Finding]:
     """D17: values that are said to be degrees are not radians, and not more than a joint can turn."""
     largest = np.abs(values).max(axis=0)
     if part == "joint_pos" and (largest <= STATE_COMPONENTS["joint_pos"].limit + 0.1).all():
@@ -194,7 +211,7 @@ def _lerobot_joints(part: str, values: np.ndarray) -> list[Finding]:
             f"said to be degrees and 0-100 %, but no joint goes beyond {largest.max():.3g}: these look like radians, "
             "and read as degrees the arm would seem 57 times stiller than it was"
         )
-        return [Finding("D17", "stops", _PLACE, message, "dataset: {state: [joint_pos], joint_unit: rad}")]
+        return [Finding("D17", "stops", _PLACE, message, f"dataset: {{state: [{', '.join(layout.columns)}], joint_unit: rad}}")]
     limits = MAX_OVER_LIMIT * STATE_COMPONENTS[part].limit / LEROBOT_TO_RAD
     over = np.flatnonzero(largest > limits)
     if not len(over):
@@ -202,7 +219,7 @@ def _lerobot_joints(part: str, values: np.ndarray) -> list[Finding]:
     joint = STATE_COMPONENTS[part].scalars[over[0]]
     unit = "%" if over[0] == 5 else "deg"
     message = f"`{joint}` reaches {largest[over[0]]:.4g} {unit}, more than {limits[over[0]]:.4g}: raw servo ticks, or another unit"
-    return [Finding("D17", "stops", _PLACE, message, "convert it to degrees in a copy of the dataset, or record with use_degrees: true")]
+    return [Finding("D17", "stops", _PLACE, message, "# convert it to degrees in a copy of the dataset, or record with use_degrees: true")]
 
 
 def _times(unit: str) -> str:

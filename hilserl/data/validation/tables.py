@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import polars as pl
 from hilserl.data.dataset import DONE_KEY, INDEX_KEYS, REWARD_KEY
 from hilserl.data.validation.findings import Finding, few, restore_or_exclude
 from hilserl.data.validation.reading import Reading
+from hilserl.data.validation.repairs import own_rate
 
 # Without a cap, a column that is bad in a million rows takes pandera 22 s to describe.
 _MAX_CASES = 20
@@ -28,6 +29,14 @@ _MESSAGES = {
     "timestamp": "timestamp is not frame_index / fps: the video frame of another moment would be paired with this row",
     "episode_order": "episode_index goes back: episodes are interleaved, so a next observation would come from another episode",
 }
+_CAUSES = {
+    "finite": "Values that are not finite",
+    "frame_step": "Rows out of order",
+    "index_step": "Rows out of order",
+    "timestamp": "Timestamps",
+    "episode_order": "Rows out of order",
+}
+_COUNTS = ("frame_step", "index_step", "episode_order")
 
 
 def check_frames(reading: Reading) -> tuple[list[Finding], set[int]]:
@@ -42,11 +51,11 @@ def check_frames(reading: Reading) -> tuple[list[Finding], set[int]]:
     findings = []
     if missing := [key for key in INDEX_KEYS if key not in frames.columns]:
         message = f"the columns {missing} are missing; this is not a LeRobotDataset v3.0, and rows cannot be told apart"
-        remedy = "restore data/ from the recording, or record it again with LeRobot's writer"
-        findings.append(Finding("D18", "stops", "data/", message, remedy))
+        remedy = "# restore data/ from the recording, or record it again with LeRobot's writer"
+        findings.append(Finding("D18", "stops", "data/", message, remedy, "Columns that are missing"))
     if "episode_index" not in frames.columns or "frame_index" not in frames.columns:
         return findings, set()
-    findings += _validate(_schema(reading), _counted(reading))
+    findings += _validate(_schema(reading), _counted(reading), _miscounted(reading))
     unusable: set[int] = set()
     for key, dtype in frames.schema.items():
         if key in dataset.features and isinstance(dtype, pl.Array) and dtype.inner.is_float():
@@ -55,7 +64,7 @@ def check_frames(reading: Reading) -> tuple[list[Finding], set[int]]:
             if len(bad):
                 episodes = _episodes(frames, bad)
                 where = f"`{key}` at {_rows(frames, bad)}"
-                findings.append(Finding("D18", "stops", where, _MESSAGES["finite"], restore_or_exclude(episodes)))
+                findings.append(Finding("D18", "stops", where, _MESSAGES["finite"], restore_or_exclude(episodes), _CAUSES["finite"]))
                 unusable |= set(episodes)
     if REWARD_KEY in frames.columns and frames.schema[REWARD_KEY].is_float():
         unusable |= set(_episodes(frames, np.flatnonzero(~frames[REWARD_KEY].is_finite().fill_null(False).to_numpy())))
@@ -99,11 +108,12 @@ def _counted(reading: Reading) -> pl.DataFrame:
 
 
 def check_episodes(reading: Reading) -> list[Finding]:
-    """Compare the episode table with itself and with the frames."""
+    """Compare the episode table with itself and with the frames; one finding lists every episode that disagrees."""
     if reading.dataset is None or not reading.table or "episode_index" not in reading.frames.columns:
         return []
-    counted = dict(reading.frames.group_by("episode_index").len().iter_rows())
-    findings, before = [], None
+    counted, miscounted = _counts(reading), _miscounted(reading)
+    told: dict[int, str] = {}
+    before = None
     for episode in reading.table:
         problems = []
         index, start = (before.index + 1, before.stop) if before else (0, 0)
@@ -112,26 +122,49 @@ def check_episodes(reading: Reading) -> list[Finding]:
                 problems.append(f"stands where episode {index} should")
             if (episode.start, episode.stop) != (start, start + episode.length):
                 problems.append(f"declares rows {episode.start}-{episode.stop}, expected {start}-{start + episode.length}")
-        rows = counted.get(episode.index, 0)
-        if episode.length != rows and episode.index not in reading.unread:
-            problems.append(f"declares {episode.length} frames, data/ has {rows}")
+        if episode.index in miscounted:
+            problems.append(f"declares {episode.length} frames, data/ has {counted.get(episode.index, 0)}{_jump(reading, episode.index)}")
         if episode.length < 1:
             problems.append("has no frame")
         before = episode
         if problems and episode.index not in reading.excluded:
-            message = "; ".join(problems) + ". Episodes would be mixed: the recording was interrupted, resumed over an old one, or edited"
-            place = f"meta/episodes, episode {episode.index}"
-            findings.append(Finding("D18", "stops", place, message, restore_or_exclude([episode.index])))
-    if len(findings) > _MAX_CASES:
-        message = f"{len(findings) - _MAX_CASES} more episodes disagree with data/: the table belongs to other frames"
-        remedy = "restore meta/episodes/ and data/ from the same recording"
-        findings[_MAX_CASES:] = [Finding("D18", "stops", "meta/episodes", message, remedy)]
+            told[episode.index] = "; ".join(problems)
+    findings = []
+    if told:
+        first, *more = told
+        shown = [told[first], *(f"episode {index} {told[index]}" for index in more[: _MAX_CASES - 1])]
+        shown += [f"{len(told) - _MAX_CASES} more episodes disagree"] if len(told) > _MAX_CASES else []
+        message = "; ".join(shown) + ". Episodes would be mixed: the recording was interrupted, resumed over an old one, or edited"
+        place = f"meta/episodes, episode {first}" + (f" and {len(more)} more" if more else "")
+        remedy = (
+            restore_or_exclude(sorted(told)) if len(told) <= _MAX_CASES else "# restore meta/episodes/ and data/ from the same recording"
+        )
+        findings.append(Finding("D18", "stops", place, message, remedy, "Episode table and rows"))
     extra = sorted(set(counted) - {episode.index for episode in reading.table} - reading.excluded)
     if extra:
         message = f"data/ has frames of episodes {few(extra)} that the episode table does not know: nobody knows where their video lies"
-        remedy = "restore meta/episodes/ (the recording was not finalised: LeRobotDataset.finalize()), or record it again"
-        findings.append(Finding("D18", "stops", "meta/episodes", message, remedy))
+        remedy = "# restore meta/episodes/ (the recording was not finalised: LeRobotDataset.finalize()), or record it again"
+        findings.append(Finding("D18", "stops", "meta/episodes", message, remedy, "Episode table and rows"))
     return findings
+
+
+def _counts(reading: Reading) -> dict[int, int]:
+    return dict(reading.frames.group_by("episode_index").len().iter_rows())
+
+
+def _miscounted(reading: Reading) -> set[int]:
+    """List the episodes of which data/ has more or fewer rows than the episode table says."""
+    counted = _counts(reading)
+    return {episode.index for episode in reading.table if episode.length != counted.get(episode.index, 0)} - reading.unread
+
+
+def _jump(reading: Reading, episode: int) -> str:
+    """Say where rows of an episode are missing or doubled; empty where its `frame_index` counts on."""
+    if "frame_index" not in reading.frames.columns:
+        return ""
+    count = reading.frames.filter(pl.col("episode_index") == episode)["frame_index"].drop_nulls().to_numpy()
+    jumps = np.flatnonzero(np.diff(count) != 1)
+    return f" (frame {count[jumps[0]]} is followed by frame {count[jumps[0] + 1]})" if len(jumps) else ""
 
 
 def _check(name: str, expression: pl.Expr) -> Any:
@@ -141,39 +174,36 @@ def _check(name: str, expression: pl.Expr) -> Any:
     return pa.Check(run, name=name, n_failure_cases=_MAX_CASES)
 
 
-def _validate(schema: Any, frames: pl.DataFrame) -> list[Finding]:
+def _validate(schema: Any, frames: pl.DataFrame, miscounted: Collection[int]) -> list[Finding]:
     """Run one schema over the frame table; one finding for each column and check, with its first place."""
     try:
         schema.validate(frames, lazy=True)
     except pa.errors.SchemaErrors as errors:
-        return [_finding(error, frames) for error in errors.schema_errors]
+        found = [_finding(error, frames, miscounted) for error in errors.schema_errors]
+        return [finding for finding in found if finding is not None]
     return []
 
 
-def _finding(error: Any, frames: pl.DataFrame) -> Finding:
+def _finding(error: Any, frames: pl.DataFrame, miscounted: Collection[int]) -> Finding | None:
     column = f"`{error.schema.name}`" if error.schema.name else "data/"
     name = getattr(error.check, "name", None)
     if name is None or error.check_output is None:
         # Not a row's fault: another dtype, or empty cells. Pandera's own sentence says it.
-        remedy = "write the column again with the declared dtype (LeRobot's writer does), or restore data/ from the recording"
+        remedy = "# write the column again with the declared dtype (LeRobot's writer does), or restore data/ from the recording"
         message = f"{' '.join(str(error).split())[:300]}: a reader would guess, or fail in the middle of training"
-        return Finding("D18", "stops", column, message, remedy)
+        return Finding("D18", "stops", column, message, remedy, "Type of a column")
     bad = np.flatnonzero(~error.check_output.lazy().collect().to_series().to_numpy())
+    if name in _COUNTS:
+        # Where rows are missing or doubled, all of these follow; `check_episodes` tells it once.
+        bad = bad[~np.isin(frames["episode_index"].gather(bad).to_numpy(), sorted(miscounted))]
+        if not len(bad):
+            return None
     message, remedy = _MESSAGES[name], restore_or_exclude(_episodes(frames, bad))
-    rate = _own_rate(frames) if name == "timestamp" and len(bad) > len(frames) / 2 else None
+    rate = own_rate(frames) if name == "timestamp" and len(bad) > len(frames) / 2 else None
     if rate is not None:
         message = f"timestamps are 1/{rate:g} s apart, meta/info.json says another fps: {message}, and every velocity would be wrong"
-        remedy = f'meta/info.json: "fps": {rate:g}, in a copy of the dataset, if the camera delivered {rate:g} frames/s'
-    return Finding("D18", "stops", f"{column} at {_rows(frames, bad)}", message, remedy)
-
-
-def _own_rate(frames: pl.DataFrame) -> float | None:
-    """Return the rate that the timestamps show [Hz], where they show one."""
-    moving = frames.filter(pl.col("frame_index") > 0).select(step=pl.col("timestamp") / pl.col("frame_index"))["step"]
-    steps = moving.drop_nulls().to_numpy()
-    if not len(steps) or not np.isfinite(steps).all() or np.median(steps) <= 0 or np.ptp(steps) > 0.01 * np.median(steps):
-        return None
-    return round(float(1 / np.median(steps)), 2)
+        remedy = f'# if the camera delivered {rate:g} frames/s: in a copy of the dataset, meta/info.json: "fps": {rate:g}'
+    return Finding("D18", "stops", f"{column} at {_rows(frames, bad)}", message, remedy, _CAUSES[name])
 
 
 def _rows(frames: pl.DataFrame, rows: Any) -> str:

@@ -30,7 +30,7 @@ TOLERANCE_PERIODS = 0.25
 _MAX_SEEKS = 60
 # Frames that one thread decodes in one go.
 _SEGMENT_FRAMES = 1000
-_MAX_PLACES = 20
+_MAX_PLACES = 10
 # Standard deviation of the brightness [0-255] below which a picture shows nothing.
 _NOTHING = 2.0
 _MIN_FROZEN_S = 1.0
@@ -72,12 +72,16 @@ def check_videos(dataset: Dataset, episodes: Sequence[Episode], keys: Iterable[s
     findings: list[Finding] = []
     files: list[_File] = []
     for key in keys:
-        for file in _files(key, episodes):
-            if (dataset.root / file.path).is_file():
-                files.append(file)
-            else:
-                message = f"the video of episodes {few(file.indices)} is missing: they have no pictures to learn from"
-                findings.append(Finding("D18", "stops", str(file.path), message, restore_or_exclude(file.indices)))
+        held = _files(key, episodes)
+        if unknown := [episode.index for episode in episodes if key not in episode.videos]:
+            message = f"the video of episodes {few(unknown)} is not checked, because the episode table does not say where it lies"
+            findings.append(Finding("D18", "informs", f"`{key}`", message, title="Videos"))
+        files += [file for file in held if (dataset.root / file.path).is_file()]
+        if gone := [file for file in held if not (dataset.root / file.path).is_file()]:
+            lost = sorted({index for file in gone for index in file.indices})
+            place = str(gone[0].path) + (f" and {len(gone) - 1} more" if len(gone) > 1 else "")
+            message = f"the video of episodes {few(lost)} is missing: they have no pictures to learn from"
+            findings.append(Finding("D18", "stops", place, message, restore_or_exclude(lost), "A video that is missing"))
     if how == "none" or not files:
         return findings
     sound: list[_File] = []
@@ -127,34 +131,43 @@ def _header(dataset: Dataset, file: _File) -> list[Finding]:
         what = f"not a readable video ({said(error)})"
         if path.stat().st_size and "moov" not in top_level_boxes(path):
             what = f"half-written: the file has no index (`moov`), its recording was never finalised ({said(error)})"
-        return [Finding("D18", "stops", place, f"{what}. Episodes {few(file.indices)} have no pictures to learn from", remedy)]
+        message = f"{what}. Episodes {few(file.indices)} have no pictures to learn from"
+        return [Finding("D18", "stops", place, message, remedy, "A video that cannot be read")]
     findings = []
     if rate is not None and abs(float(rate) / fps - 1) > 0.02:
         message = f"the video runs at {float(rate):.4g} frames/s, meta/info.json says {fps:g}: rows would meet pictures of other moments"
-        rate_remedy = f'meta/info.json: "fps": {float(rate):.4g} in a copy, if the camera delivered that; or {remedy}'
-        findings.append(Finding("D18", "stops", place, message, rate_remedy))
+        rate_remedy = f'{remedy}\n# or in a copy of the dataset, meta/info.json: "fps": {float(rate):.4g}, if the camera delivered that'
+        findings.append(Finding("D18", "stops", place, message, rate_remedy, "Frame rate of a video"))
     declared = dataset.shape(file.key)[:2]
     if size != declared:
         message = f"frames are {size[0]}x{size[1]} (height x width), meta/info.json says {declared[0]}x{declared[1]}: crops would miss"
-        shape = f'meta/info.json: "{file.key}": {{"shape": [{size[0]}, {size[1]}, 3]}} in a copy, or {remedy}'
+        shape = f'{remedy}\n# or in a copy of the dataset, meta/info.json: "{file.key}": {{"shape": [{size[0]}, {size[1]}, 3]}}'
         findings.append(Finding("D14", "stops", place, message, shape))
-    for before, after in zip(file.episodes, file.episodes[1:], strict=False):
-        end_s = before.videos[file.key].start_s + before.length / fps
-        if after.videos[file.key].start_s < end_s - 0.5 / fps:
-            start_s = after.videos[file.key].start_s
-            message = (
-                f"episode {after.index} begins at {start_s:.3f} s, before the end of episode {before.index} at {end_s:.3f} s: "
-                "both would show the same pictures"
-            )
-            findings.append(Finding("D18", "stops", place, message, restore_or_exclude([before.index, after.index])))
+    findings += _shared(file, fps, place)
     times = file.times(fps)
     late = np.flatnonzero(times > length_s - (1 - TOLERANCE_PERIODS) / fps) if length_s else np.array([], int)
     if len(late):
         episode, frame = _place(file, int(late[0]))
         message = f"the video ends after {length_s:.2f} s, {len(late)} of {len(times)} frames early: they have no pictures"
         lost = sorted({_place(file, int(row))[0].index for row in late})
-        findings.append(Finding("D18", "stops", f"{place}, episode {episode.index} frame {frame}", message, restore_or_exclude(lost)))
+        where = f"{place}, episode {episode.index} frame {frame}"
+        findings.append(Finding("D18", "stops", where, message, restore_or_exclude(lost), "A video that ends early"))
     return findings
+
+
+def _shared(file: _File, fps: float, place: str) -> list[Finding]:
+    """Find episodes that begin before the one before them ends: both would show the same pictures."""
+    mixed, said_ = set[int](), list[str]()
+    for before, after in zip(file.episodes, file.episodes[1:], strict=False):
+        start_s, end_s = after.videos[file.key].start_s, before.videos[file.key].start_s + before.length / fps
+        if start_s < end_s - 0.5 / fps:
+            said_.append(f"episode {after.index} begins at {start_s:.3f} s, before the end of episode {before.index} at {end_s:.3f} s")
+            mixed |= {before.index, after.index}
+    if not said_:
+        return []
+    more = f"; and {len(said_) - _MAX_PLACES} more" if len(said_) > _MAX_PLACES else ""
+    message = f"{'; '.join(said_[:_MAX_PLACES])}{more}: both would show the same pictures"
+    return [Finding("D18", "stops", place, message, restore_or_exclude(sorted(mixed)), "Episodes that share pictures")]
 
 
 def _place(file: _File, row: int) -> tuple[Episode, int]:
@@ -184,8 +197,8 @@ def _sample(dataset: Dataset, file: _File, episodes: tuple[Episode, ...]) -> lis
     chosen = sorted(rows)
     path = dataset.root / file.path
     frames, missing = decode_at(path, [float(times[row]) for row in chosen], TOLERANCE_PERIODS / dataset.fps)
-    reason = f": {frames.errors[0][1]}" if frames.errors else ""
-    findings = _damage(file, [chosen[position] for position in missing], f"cannot be decoded{reason}", sampled=True)
+    reason = f" ({frames.errors[0][1]})" if frames.errors else ""
+    findings = _damage(file, [chosen[position] for position in missing], f"frames cannot be decoded{reason}", sampled=True)
     return findings + _empty(dataset, file, frames)
 
 
@@ -229,13 +242,13 @@ def _missing(dataset: Dataset, file: _File, frames: Frames) -> list[Finding]:
     nearest_rows = [(int(np.argmin(np.abs(wanted - time_s))), time_s, error) for time_s, error in frames.errors]
     told = [(row, error) for row, time_s, error in nearest_rows if abs(wanted[row] - time_s) <= 0.5 / fps]
     reason = told[0][1] if told else "the file has no frame there"
-    findings = _damage(file, lost.tolist(), f"cannot be decoded: {reason}")
+    findings = _damage(file, lost.tolist(), f"frames cannot be decoded ({reason})")
     noticed = sorted({row for row, _ in told} - set(lost.tolist()))
-    return findings + _damage(file, noticed, f"is decoded with an error: {reason}")
+    return findings + _damage(file, noticed, f"frames are decoded with an error ({reason})")
 
 
 def _damage(file: _File, rows: Sequence[int], what: str, *, sampled: bool = False) -> list[Finding]:
-    """Write one finding for each stretch of frames inside an episode."""
+    """Write one finding for all rows of a file that share a fault, with the stretches of frames inside each episode."""
     stretches: list[list[Any]] = []
     for row in rows:
         episode, frame = _place(file, row)
@@ -244,20 +257,21 @@ def _damage(file: _File, rows: Sequence[int], what: str, *, sampled: bool = Fals
             stretches[-1][3] += 1
         else:
             stretches.append([episode, frame, frame, 1])
-    findings = []
-    remedy = restore_or_exclude(sorted({stretch[0].index for stretch in stretches}))
-    if sampled:
-        remedy += "; dataset: {check_videos: all} finds every damaged frame"
+    if not stretches:
+        return []
+    episodes = sorted({stretch[0].index for stretch in stretches})
+    shown = []
     for episode, first, last, count in stretches[:_MAX_PLACES]:
         where = f"frame {first}" if first == last else f"frames {first} to {last}"
-        lost = f" ({count} of the frames that were tried)" if sampled else ""
-        message = f"{where} {what}{lost}. The file is truncated or damaged: these rows have no picture, or a wrong one"
-        findings.append(Finding("D18", "stops", f"{file.path}, episode {episode.index} frame {first}", message, remedy))
+        shown.append(f"episode {episode.index} {where}" + (f" ({count} of those tried)" if sampled else ""))
     if len(stretches) > _MAX_PLACES:
-        episodes = sorted({stretch[0].index for stretch in stretches[_MAX_PLACES:]})
-        message = f"{len(stretches) - _MAX_PLACES} more damaged places, in episodes {few(episodes)}: their rows have no picture"
-        findings.append(Finding("D18", "stops", str(file.path), message, remedy))
-    return findings
+        shown.append(f"and {len(stretches) - _MAX_PLACES} more places, in episodes {few(episodes)} in all")
+    message = f"{what}: {'; '.join(shown)}. The file is truncated or damaged: these rows have no picture, or a wrong one"
+    remedy = restore_or_exclude(episodes)
+    if sampled:
+        remedy += "\ndataset: {check_videos: all}  # to find every damaged frame"
+    place = f"{file.path}, episode {stretches[0][0].index} frame {stretches[0][1]}"
+    return [Finding("D18", "stops", place, message, remedy, "A video that is damaged")]
 
 
 def _empty(dataset: Dataset, file: _File, frames: Frames) -> list[Finding]:
@@ -278,8 +292,10 @@ def _empty(dataset: Dataset, file: _File, frames: Frames) -> list[Finding]:
     findings = []
     if blank:
         message = f"every decoded frame of episodes {few(blank)} is of one colour: a covered or dead camera, with nothing to see"
-        findings.append(Finding("D18", "warns", f"{file.path}, episode {blank[0]}", message, exclude(blank)))
+        findings.append(Finding("D18", "warns", f"{file.path}, episode {blank[0]}", message, exclude(blank), "Pictures that show nothing"))
     if frozen:
         message = f"every decoded frame of episodes {few(frozen)} is the same picture: the camera hung, and teaches nothing"
-        findings.append(Finding("D18", "warns", f"{file.path}, episode {frozen[0]}", message, exclude(frozen)))
+        findings.append(
+            Finding("D18", "warns", f"{file.path}, episode {frozen[0]}", message, exclude(frozen), "Pictures that never change")
+        )
     return findings

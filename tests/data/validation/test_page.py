@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 from data_helpers import LENGTHS, NATIVE, ToyArm, drop_feature, edit_info, make_config, number_in, set_column, update
 
 from hilserl.config.models import TrainConfig
@@ -286,3 +287,25 @@ def test_a_large_dataset_is_thinned(config: TrainConfig, demos: Path, tmp_path: 
     thinned = Page(write_validation_page(config, demos, report_of(demos), tmp_path / "page.html"))
     assert [text for text in thinned.within("figcaption") if text.startswith("Episode")][:2] == ["Episode 0", "Episode 3"]
     assert "2 of 4 episodes" in thinned.text and "2 episodes against the configured workspace" in thinned.text
+
+
+def test_everything_to_paste_is_one_block(config: TrainConfig, demos: Path, tmp_path: Path) -> None:
+    findings = [
+        Finding("D02", "stops", "a", "m", "dataset: {reward_from: success_at_end}  # if all succeed"),
+        Finding("D18", "stops", "b", "m", "dataset: {exclude_episodes: [1]}  # to train without\n# or restore the file"),
+        Finding("D18", "warns", "c", "m", "dataset: {exclude_episodes: [2]}"),
+    ]
+    page = Page(write_validation_page(config, demos, report_of(demos, *findings), tmp_path / "page.html"))
+    assert yaml.safe_load(page.within("pre")[0]) == {"dataset": {"reward_from": "success_at_end", "exclude_episodes": [1, 2]}}
+    assert "Everything to paste" in page.text
+    summary = validation_markdown([(Source(config, demos), report_of(demos, *findings))], None, config)
+    assert "Everything to paste:" in summary and "  exclude_episodes: [1, 2]" in summary
+    without = Page(write_validation_page(config, demos, report_of(demos), tmp_path / "page.html"))
+    assert "Everything to paste" not in without.text
+
+
+def test_actions_and_state_are_drawn_without_rewards(teleop: Path, tmp_path: Path) -> None:
+    config = make_config(teleop, action_from="joints")
+    page = Page(write_validation_page(config, teleop, report_of(teleop), tmp_path / "page.html", ToyArm(config)))
+    assert "After conversion, clipped to" in page.text and "Computed from the recorded joints." in page.text
+    assert "Which episodes succeeded is not known" in page.text
