@@ -230,9 +230,7 @@ def _alignment(report: ValidationReport) -> Chapter:
     lags, correlation = np.asarray(alignment.lags, float), np.asarray(alignment.correlation, float)
     body = lines([Line("correlation", lags, correlation)], "motion behind the command [frames]", "correlation", marks=[0.0], whole=True)
     best = alignment.best_lag
-    verdict = (
-        "as it must be." if best == 0 else "which the findings above judge: a joint target may lead its motion by the servo's latency."
-    )
+    verdict = "as it must be." if best == 0 else "which the findings judge: a joint target may lead its motion by the servo's latency."
     if best < 0:
         verdict = "so the motion comes before its command: actions are paired with the wrong observations."
     text = f"How well the command explains the measured motion, shifted in time. It does so best at {best} frames, {verdict}"

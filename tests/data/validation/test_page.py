@@ -236,7 +236,10 @@ def test_alignment_and_drift_are_shown(config: TrainConfig, demos: Path, tmp_pat
     alignment = Alignment((-2, -1, 0, 1, 2), (0.1, 0.3, 0.5, 0.9, 0.4), 1)
     report = report_of(demos, alignment=alignment, drift=(Drift("robot.control_hz", "30", "10"),))
     page = Page(write_validation_page(config, demos, report, tmp_path / "page.html"))
-    assert "best at 1 frames, it must be 0" in page.text and "Replay alignment" in page.text
+    assert "best at 1 frames, which the findings judge" in page.text and "Replay alignment" in page.text
+    late = report_of(demos, alignment=Alignment((-2, -1, 0, 1, 2), (0.1, 0.9, 0.5, 0.3, 0.4), -1))
+    told = Page(write_validation_page(config, demos, late, tmp_path / "late.html")).text
+    assert "best at -1 frames, so the motion comes before its command" in told
     assert page.within("td") == ["30", "10"] and "robot.control_hz" in page.text
     without = Page(write_validation_page(config, demos, report_of(demos), tmp_path / "page.html"))
     assert "holds no measured motion" in without.text and not without.of("table")
