@@ -32,18 +32,17 @@ from hilserl.data.manifest import (
     OfflineBufferManifest,
     SourceRecord,
     changed_inputs,
+    is_whole,
     verified_memo,
     verify_offline_buffer,
-    verify_shard,
 )
 from hilserl.data.normalize import StateNormalizer
 from hilserl.data.picture import write_model_input
 from hilserl.data.shard_store import ShardStore, joined_failures, run_in_threads
 from hilserl.data.shards import ShardJob, ShardRecord, shard_folder
 from hilserl.data.validation import validate_sources
-from hilserl.errors import CacheError, DatasetError
+from hilserl.errors import DatasetError
 from hilserl.files import atomic_directory, file_lock, require_free_space, write_json
-from hilserl.hash_memo import HashMemo
 from hilserl.progress import Progress, publish
 from hilserl.schema import IMAGE_PREFIX, policy_schema, state_components
 
@@ -110,7 +109,7 @@ def get_or_build(
 def missing_shards(plan: ConversionPlan, cache_folder: Path) -> list[ShardJob]:
     """List the shards that are not there, or not as they were written, the largest first."""
     store, memo = cache_folder / SHARDS, verified_memo(cache_folder)
-    missing = {job.key: job for job in plan.jobs if not _is_whole(store, job.key, memo)}
+    missing = {job.key: job for job in plan.jobs if not is_whole(store, job.key, memo)}
     memo.save()
     return sorted(missing.values(), key=lambda job: -job.frames)
 
@@ -203,13 +202,6 @@ def assemble_offline_buffer(plan: ConversionPlan, cache_folder: Path, *, convert
         )
         write_json(temporary / MANIFEST, manifest.to_dict())
     return manifest
-
-
-def _is_whole(store: Path, key: str, memo: HashMemo) -> bool:
-    try:
-        return not verify_shard(store, ShardRecord.read(shard_folder(store, key)), memo)
-    except CacheError:
-        return False
 
 
 def _extremes(ranges: Sequence[tuple[tuple[float, ...], tuple[float, ...]]]) -> np.ndarray:

@@ -181,6 +181,14 @@ def verify_shard(store: Path, record: ShardRecord, memo: HashMemo) -> list[str]:
     return reasons
 
 
+def is_whole(store: Path, key: str, memo: HashMemo) -> bool:
+    """Tell whether a shard is there, as it was written."""
+    try:
+        return not verify_shard(store, ShardRecord.read(shard_folder(store, key)), memo)
+    except CacheError:
+        return False
+
+
 def changed_inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Name the inputs that differ, one sentence each."""
     names = {"code": "the code", "datasets": "the datasets' content", "kinematics": "the kinematics", "format_version": "the format"}

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import fsspec
 
+from hilserl.data.manifest import is_whole
 from hilserl.data.shards import RECORD, ShardJob, ShardRecord, convert_shard, shard_folder
 from hilserl.errors import CacheError, DatasetError
 from hilserl.files import atomic_directory, file_hash
+from hilserl.hash_memo import HashMemo
 
 
 class ShardStore:
@@ -98,7 +100,7 @@ def convert_batch(
         try:
             if isinstance(store, ShardStore):
                 store.convert(job, on_frames)
-            else:
+            elif not is_whole(store, job.key, HashMemo(None)):
                 convert_shard(job, store, on_frames)
         except Exception as error:
             failures.append(error)  # The caller raises all of them together.

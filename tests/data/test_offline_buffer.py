@@ -20,6 +20,7 @@ from hilserl.data.conversion_plan import plan_conversion
 from hilserl.data.manifest import verify_offline_buffer
 from hilserl.data.offline_buffer import OfflineBuffer
 from hilserl.data.preprocess import Preprocessor
+from hilserl.data.shard_store import convert_batch
 from hilserl.data.shards import shard_folder
 from hilserl.errors import CacheError, DatasetError, HilserlError
 
@@ -430,3 +431,20 @@ def test_shard_boundaries_move_only_near_a_change(lengths: list[int]) -> None:
     new_hashes = [*hashes[:changed], "00000001", *hashes[changed:]]
     new = {tuple(new_hashes[place] for place in group) for group in after}
     assert len(new - old) <= 4
+
+
+@pytest.mark.failure("D12")
+def test_a_batch_that_is_tried_again_leaves_alone_what_is_whole(
+    config: TrainConfig, demos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a Dask worker died in the middle of a batch; a damaged shard is written anew."""
+    many_shards(monkeypatch)
+    jobs = plan_conversion(config, demos, None).jobs
+    assert convert_batch(jobs, tmp_path) == []
+    files = [next(shard_folder(tmp_path, job.key).glob("*.wrist.npy")) for job in jobs]
+    inodes = [file.stat().st_ino for file in files]
+    content = files[0].read_bytes()
+    files[0].write_bytes(content[:-1] + b"x")
+    assert convert_batch(jobs, tmp_path) == []
+    assert files[0].read_bytes() == content
+    assert [file.stat().st_ino for file in files[1:]] == inodes[1:]

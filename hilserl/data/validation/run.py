@@ -112,7 +112,7 @@ def validate_sources(
 
 
 def validation_inputs(config: TrainConfig) -> dict[str, Any]:
-    """Return what decides a report besides `offline_buffer_inputs`: the rest of the key of a cached validation."""
+    """Return what decides a report besides the datasets' content: the rest of the key of a cached validation."""
     modules = (
         actions,
         alignment,
