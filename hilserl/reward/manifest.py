@@ -84,12 +84,3 @@ class ClassifierManifest(BaseModel):
 def classifier_version(folder: Path) -> str:
     """Identify a classifier by the content of both of its files, wherever they lie."""
     return content_hash([file_hash(folder / MANIFEST), file_hash(folder / WEIGHTS)])
-
-
-def classifier_problem(folder: Path) -> str | None:
-    """Say why the folder cannot be used as a success classifier; None when it can."""
-    try:
-        ClassifierManifest.read(folder)
-    except CheckpointError as error:
-        return str(error)
-    return None

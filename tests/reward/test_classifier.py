@@ -3,8 +3,6 @@
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +16,6 @@ from hilserl.data.preprocess import CameraView
 from hilserl.errors import CheckpointError, ConfigError, TrainingError
 from hilserl.reward.classifier import SuccessClassifier
 from hilserl.reward.debounce import debounce
-from hilserl.reward.manifest import classifier_problem
 from hilserl.reward.network import SuccessNetwork
 from hilserl.reward.train import TrainedClassifier
 
@@ -155,23 +152,15 @@ def flip_weight(folder: Path) -> None:
 )
 def test_a_damaged_folder_is_refused_and_says_what_it_is(copy: Path, damage: Callable[[Path], object], message: str) -> None:
     damage(copy)
-    with pytest.raises(CheckpointError, match=f"(?s){message}"):
+    with pytest.raises(CheckpointError, match=f"(?s){message}") as caught:
         SuccessClassifier.load(copy)
-    problem = classifier_problem(copy)
-    assert problem is not None and str(copy) in problem
+    assert str(copy) in str(caught.value)
 
 
 def test_weights_of_another_network_are_refused(copy: Path) -> None:
     edit(copy, hidden=32)
     with pytest.raises(CheckpointError, match="do not belong together"):
         SuccessClassifier.load(copy)
-
-
-def test_looking_at_a_classifier_needs_no_torch(saved: Path) -> None:
-    look = f"m.classifier_problem(pathlib.Path({str(saved)!r}))"
-    code = f"import sys, pathlib, hilserl.reward.manifest as m; print({look}, 'torch' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["None", "False"]
 
 
 def test_the_version_is_the_content(saved: Path, copy: Path, classifier: SuccessClassifier) -> None:
