@@ -59,8 +59,8 @@ class PolicyArchitecture(BaseModel):
 
     def input_spec(self) -> InputSpec:
         """Describe the networks' inputs."""
-        feature_dims = {name: SmallCnn(height, width).feature_dim for name, (height, width) in self.cameras.items()}
-        return InputSpec(self.state_dim, feature_dims, self.action_dim)
+        feature_shapes = {name: encoder.feature_shape for name, encoder in self.encoders().items()}
+        return InputSpec(self.state_dim, feature_shapes, self.action_dim)
 
 
 class Policy:

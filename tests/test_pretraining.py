@@ -77,7 +77,7 @@ def test_loaded_encoders_see_what_the_policy_sees(config, trained) -> None:
     assert set(encoders) == set(config.observation.images)
     frame = sample_labelled_images(config, 1, 0).images["wrist"][0]
     seen = torch.from_numpy(Preprocessor.from_config(config).image("wrist", frame))[None]
-    assert encoders["wrist"](seen).shape == (1, encoders["wrist"].feature_dim)
+    assert encoders["wrist"](seen).shape == (1, *encoders["wrist"].feature_shape)
 
 
 def test_the_second_call_is_a_hit(config, trained, runs) -> None:

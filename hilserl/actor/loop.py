@@ -14,7 +14,7 @@ import torch
 from hilserl.config.models import TrainConfig
 from hilserl.errors import TransportError
 from hilserl.evaluation import IN_TRAINING_SEED
-from hilserl.link.client import LinkClient
+from hilserl.link.interfaces import ActorEnd
 from hilserl.link.messages import EpisodeReport, Step
 from hilserl.policy import Policy
 
@@ -73,7 +73,7 @@ class Actor:
         environment: Environment,
         human: Human | None,
         policy: Policy,
-        client: LinkClient,
+        client: ActorEnd,
         should_stop: Callable[[], str | None],
     ) -> None:
         self.config = config

@@ -47,16 +47,17 @@ class Experience:
         self._frozen_vision = frozen_vision
         self._cameras = tuple(architecture.cameras)
         self._device = torch.device(config.learner.device)
-        feature_dims = architecture.input_spec().feature_dims
+        feature_shapes = architecture.input_spec().feature_shapes
         parts = {STATE_KEY: ArraySpec((architecture.state_dim,), "float32")}
         for camera, (height, width) in architecture.cameras.items():
             frozen = camera in frozen_vision.encoders
-            parts[camera] = ArraySpec((feature_dims[camera],), "float32") if frozen else ArraySpec((height, width, 3), "uint8", SHIFT_PX)
+            parts[camera] = ArraySpec(feature_shapes[camera], "float32") if frozen else ArraySpec((height, width, 3), "uint8", SHIFT_PX)
         policy = config.policy
         self.online = ReplayBuffer(policy.online_buffer_capacity, parts, architecture.action_dim)
         self.offline = ReplayBuffer(policy.offline_buffer_capacity, parts, architecture.action_dim)
         self.generator = np.random.default_rng(seed)
         self._online_share = policy.online_ratio
+        self._discount = policy.discount
         self._open: dict[str, _Open] = {}
         self._normalizer: StateNormalizer | None = None
         self.return_bound = ReturnBound(policy.discount)
@@ -155,6 +156,7 @@ class Experience:
             action=move(batch.action),
             reward=move(batch.reward),
             terminated=move(batch.terminated.astype(np.float32)),
+            discount=move(np.full(len(batch.reward), self._discount, np.float32)),
         )
 
     def _encode_one(self, observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -20,8 +20,9 @@ from hilserl.learner.checkpoint import Checkpoint, CheckpointFolder
 from hilserl.learner.experience import Experience
 from hilserl.learner.governor import UtdGovernor
 from hilserl.learner.statistics import EpisodeStatistics, EvaluationPoint
+from hilserl.link.ingest import ReceivedRecord
+from hilserl.link.interfaces import LearnerEnd
 from hilserl.link.messages import EpisodeReport, LearnerStatus, Phase, Step, Weights
-from hilserl.link.server import LinkServer, ReceivedRecord
 from hilserl.progress import Progress, publish
 from hilserl.sac.agent import SacAgent
 
@@ -77,7 +78,7 @@ class LearnerParts:
     experience: Experience
     governor: UtdGovernor
     statistics: EpisodeStatistics
-    server: LinkServer
+    server: LearnerEnd
     checkpoints: CheckpointFolder
     metrics: MetricLog
     frozen_tensors: Mapping[str, Tensor]
@@ -100,6 +101,9 @@ class Learner:
         self._idle_since: float | None = None  # when a finished learner had paid its debt
         self._gave_q_alarm = False
         self._rates = _Rates()
+        self._started = time.monotonic()
+        self._timers = {"weights": _Every(self.config.learner.policy_parameters_push_frequency), "report": _Every(_REPORT_PERIOD_S)}
+        self._timers |= {"metrics": _Every(_METRIC_PERIOD_S), "supervise": _Every(1.0)}
 
     def announce(self) -> None:
         """Publish weights and status; before the server starts, so that the first actor is told the truth."""
@@ -113,29 +117,36 @@ class Learner:
             TrainingError: A loss or a weight is not finite.
             TransportError: No actor was heard for `learner.actor_timeout_s`.
         """
-        started = time.monotonic()
-        timers = {"weights": _Every(self.config.learner.policy_parameters_push_frequency), "report": _Every(_REPORT_PERIOD_S)}
-        timers |= {"metrics": _Every(_METRIC_PERIOD_S), "supervise": _Every(1.0)}
-        while True:
-            # Asked before taking in: what an actor sent before it left is then in, and its updates are owed.
-            is_alone = not self.parts.server.live_actors()
-            self._take_in(wait=self.parts.governor.owed <= 0)
-            if self.parts.governor.owed > 0:
-                self._update()
-            elif (reason := self.finished()) and (is_alone or self._has_waited_for_actors()):
-                break
-            if timers["weights"].due() and self._published[-1][0] != self.weights_version_now():
-                self._publish_weights()
-            if timers["report"].due():
-                self._report("training")
-            if timers["metrics"].due():
-                self._log_metrics()
-            if timers["supervise"].due():
-                self.parts.supervise()
-                self._require_actor(started)
-            if self.parts.governor.environment_steps - self._saved_at >= self.config.learner.save_freq:
-                self.save()
-        return self._finish(reason, time.monotonic() - started)
+        self._started = time.monotonic()
+        while not (reason := self.turn()):
+            pass
+        return self.finish(reason)
+
+    def turn(self) -> str | None:
+        """Take in what arrived, do at most one update that is owed, and what is due.
+
+        Returns:
+            Why the training is over; None while it is not.
+        """
+        # Asked before taking in: what an actor sent before it left is then in, and its updates are owed.
+        is_alone = not self.parts.server.live_actors()
+        self._take_in(wait=self.parts.governor.owed <= 0)
+        if self.parts.governor.owed > 0:
+            self._update()
+        elif (reason := self.finished()) and (is_alone or self._has_waited_for_actors()):
+            return reason
+        if self._timers["weights"].due() and self._published[-1][0] != self.weights_version_now():
+            self._publish_weights()
+        if self._timers["report"].due():
+            self._report("training")
+        if self._timers["metrics"].due():
+            self._log_metrics()
+        if self._timers["supervise"].due():
+            self.parts.supervise()
+            self._require_actor()
+        if self.parts.governor.environment_steps - self._saved_at >= self.config.learner.save_freq:
+            self.save()
+        return None
 
     def weights_version_now(self) -> int:
         """Version that weights published now would have: the number of critic updates behind them, plus one."""
@@ -272,11 +283,11 @@ class Learner:
             )
         )
 
-    def _require_actor(self, started: float) -> None:
+    def _require_actor(self) -> None:
         if self.finished():
             return  # only debts are paid, for which no actor is needed
         heard = self.parts.server.last_heard_s()
-        silent = min(heard.values()) if heard else time.monotonic() - started
+        silent = min(heard.values()) if heard else time.monotonic() - self._started
         if silent > self.config.learner.actor_timeout_s:
             raise TransportError(
                 f"no actor was heard for {silent:.0f} s (learner.actor_timeout_s). "
@@ -333,7 +344,9 @@ class Learner:
             )  # fmt: skip
         return {"alarm/q_above_bound": float(above)}
 
-    def _finish(self, reason: str, seconds: float) -> LearnerResult:
+    def finish(self, reason: str) -> LearnerResult:
+        """Save everything and say how it went."""
+        seconds = time.monotonic() - self._started
         governor = self.parts.governor
         self._set_status("finished")
         self.save()

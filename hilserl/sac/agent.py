@@ -29,8 +29,9 @@ class TensorBatch:
         state, next_state: Physical units, (B, S).
         images, next_images: By camera: features (B, F) of a frozen encoder, or uint8 (B, H, W, C), already shifted at random.
         action: (B, A) in [-1, 1].
-        reward: (B,).
-        terminated: 1.0 where the task ended, (B,).
+        reward: Discounted sum over the steps of the return, (B,).
+        terminated: 1.0 where the task ended within them, (B,).
+        discount: Of the next state's value, `discount ** steps`, (B,).
     """
 
     state: Tensor
@@ -40,6 +41,7 @@ class TensorBatch:
     action: Tensor
     reward: Tensor
     terminated: Tensor
+    discount: Tensor
 
 
 class Vision(nn.Module):
@@ -169,7 +171,7 @@ class SacAgent:
         next_q = losses.minimum_over_subset(target_q, subset.to(self.device))
         if self.config.use_backup_entropy:
             next_q = next_q - temperature * log_probability
-        return losses.td_target(batch.reward, batch.terminated, next_q, self.config.discount)
+        return losses.td_target(batch.reward, batch.terminated, next_q, batch.discount)
 
     def _noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.generator).to(self.device)

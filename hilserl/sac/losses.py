@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 
-def td_target(reward: Tensor, terminated: Tensor, next_q: Tensor, discount: float) -> Tensor:
-    """Compute the one-step TD target.
+def td_target(reward: Tensor, terminated: Tensor, next_q: Tensor, discount: Tensor | float) -> Tensor:
+    """Compute the TD target of one step, or of several already summed up.
 
     Truncated steps still bootstrap; only `terminated` cuts the return.
 
     Args:
-        reward: Reward of the step, shape (B,).
+        reward: Reward of the step, or discounted sum of those of n steps, shape (B,).
         terminated: 1.0 where the task itself ended, shape (B,).
         next_q: Value of the next state, shape (B,).
-        discount: Discount per control step, in [0, 1).
+        discount: Of the next state's value: per control step, in [0, 1), to the power of the steps; shape (B,) or one for all.
 
     Returns:
         Target shared by all critics, shape (B,), without gradient.

@@ -19,12 +19,12 @@ class InputSpec:
 
     Attributes:
         state_dim: S, scalars of `observation.state`.
-        feature_dims: F of each camera's features, by camera.
+        feature_shapes: Of each camera's features, by camera: (F,), or (C, H, W) of a map.
         action_dim: A.
     """
 
     state_dim: int
-    feature_dims: Mapping[str, int]
+    feature_shapes: Mapping[str, tuple[int, ...]]
     action_dim: int
 
 
@@ -43,26 +43,48 @@ class StateScaling(nn.Module):
         return (state - self.center) / self.half_range
 
 
+class SpatialEmbedding(nn.Module):
+    """Weigh a feature map with learned masks: `masks` numbers per channel.
+
+    As in HIL-SERL and LeRobot (`SpatialLearnedEmbeddings`); the kernel has LeRobot's shape (C, H, W, masks).
+    """
+
+    def __init__(self, shape: tuple[int, int, int], masks: int = 8) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.empty(*shape, masks))
+        nn.init.kaiming_normal_(self.kernel, mode="fan_in", nonlinearity="linear")
+        self.output_dim = shape[0] * masks
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C * masks)."""
+        per_channel = maps.flatten(2).transpose(0, 1) @ self.kernel.flatten(1, 2)  # (C, B, masks)
+        return per_channel.transpose(0, 1).flatten(1)
+
+
 class Trunk(nn.Module):
     """Project state and each camera's features to `latent_dim` each, and concatenate.
 
-    Linear, LayerNorm, tanh per input, as HIL-SERL bounds its encoders' outputs.
+    Linear, LayerNorm, tanh per input, as HIL-SERL bounds its encoders' outputs. A feature map is
+    first weighed with learned masks.
     """
 
     def __init__(self, spec: InputSpec, latent_dim: int) -> None:
         super().__init__()
         self.state = nn.Sequential(nn.Linear(spec.state_dim, latent_dim), nn.LayerNorm(latent_dim), nn.Tanh())
-        self.cameras = nn.ModuleDict(
-            {
-                name: nn.Sequential(nn.Linear(dim, latent_dim), nn.LayerNorm(latent_dim), nn.Tanh())
-                for name, dim in spec.feature_dims.items()
-            }
-        )
-        self.output_dim = latent_dim * (1 + len(spec.feature_dims))
+        self.cameras = nn.ModuleDict({name: _projection(shape, latent_dim) for name, shape in spec.feature_shapes.items()})
+        self.output_dim = latent_dim * (1 + len(spec.feature_shapes))
 
     def forward(self, state: Tensor, features: Mapping[str, Tensor]) -> Tensor:
-        """Map scaled state (B, S) and features (B, F) by camera to (B, D)."""
-        return torch.cat([self.state(state), *(project(features[name]) for name, project in self.cameras.items())], 1)
+        """Map scaled state (B, S) and features (B, F) or (B, C, H, W) by camera to (B, D)."""
+        return torch.cat([self.state(state), *(project(features[name].float()) for name, project in self.cameras.items())], 1)
+
+
+def _projection(shape: tuple[int, ...], latent_dim: int) -> nn.Sequential:
+    if len(shape) == 1:
+        return nn.Sequential(nn.Linear(shape[0], latent_dim), nn.LayerNorm(latent_dim), nn.Tanh())
+    channels, height, width = shape
+    masks = SpatialEmbedding((channels, height, width))
+    return nn.Sequential(masks, nn.Linear(masks.output_dim, latent_dim), nn.LayerNorm(latent_dim), nn.Tanh())
 
 
 class EnsembleLinear(nn.Module):
@@ -111,7 +133,7 @@ class CriticEnsemble(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, state: Tensor, features: Mapping[str, Tensor], action: Tensor) -> Tensor:
-        """Return Q-values (N, B) of scaled states (B, S), features (B, F) and actions (B, A)."""
+        """Return Q-values (N, B) of scaled states (B, S), features and actions (B, A)."""
         x = torch.cat((self.trunk(state, features), action), 1)
         return self.layers(x.expand(self.members, *x.shape)).squeeze(-1)
 

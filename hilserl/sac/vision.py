@@ -42,7 +42,7 @@ class SmallCnn(nn.Module):
             shape = self.convolutions(torch.zeros(1, 3, height, width)).shape
         self.keypoints = SpatialSoftmax(shape[2], shape[3])
         self.head = nn.Sequential(nn.Linear(2 * channels, 128), nn.ReLU(), nn.Linear(128, num_labels))
-        self.feature_dim = 2 * channels + num_labels
+        self.feature_shape = (2 * channels + num_labels,)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 images (B, H, W, C), 0-255, to features (B, F)."""

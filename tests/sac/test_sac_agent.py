@@ -9,7 +9,7 @@ from hilserl.sac.agent import SacAgent, TensorBatch
 from hilserl.sac.networks import InputSpec, StateScaling
 from hilserl.sac.vision import SmallCnn, SpatialSoftmax
 
-SPEC = InputSpec(5, {"wrist": 7}, 2)
+SPEC = InputSpec(5, {"wrist": (7,)}, 2)
 
 
 def make_agent(seed: int = 0, **overrides) -> SacAgent:
@@ -27,6 +27,7 @@ def make_batch(seed: int = 0, size: int = 8) -> TensorBatch:
         action=torch.rand(size, 2, generator=g) * 2 - 1,
         reward=torch.rand(size, generator=g),
         terminated=(torch.rand(size, generator=g) > 0.7).float(),
+        discount=torch.full((size,), 0.97),
     )
 
 
@@ -130,7 +131,7 @@ def test_end_to_end_vision_is_trained_by_the_critic_only() -> None:
     config = PolicyConfig(hidden_dims=(16,), latent_dim=8)
     encoder = SmallCnn(32, 32)
     agent = SacAgent(
-        config, InputSpec(5, {"wrist": encoder.feature_dim}, 2), StateScaling(torch.zeros(5), torch.ones(5)), {"wrist": encoder}, seed=0
+        config, InputSpec(5, {"wrist": encoder.feature_shape}, 2), StateScaling(torch.zeros(5), torch.ones(5)), {"wrist": encoder}, seed=0
     )
     images = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8)
     batch = TensorBatch(**{**vars(make_batch()), "images": {"wrist": images}, "next_images": {"wrist": images}})
