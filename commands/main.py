@@ -51,6 +51,13 @@ class VideoCheck(StrEnum):
     all = "all"
 
 
+class ExportFormat(StrEnum):
+    """What a policy can be exported to."""
+
+    lerobot = "lerobot"
+    onnx = "onnx"
+
+
 @app.command()
 def demo(
     config: Config = "reach",
@@ -147,6 +154,19 @@ def evaluate(
         print("failed seeds:", ", ".join(map(str, result.failed_seeds)))
     if result.video:
         print("video:", result.video)
+
+
+@app.command("export")
+def export(
+    policy: Annotated[str, typer.Argument(help="Name of a run, such as `lift` (its newest policy), or the folder of a run or a policy")],
+    to: Annotated[ExportFormat, typer.Option("--to", help="For LeRobot's tools, or as an ONNX graph.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
+) -> None:
+    """Write a trained policy for LeRobot's tools or as ONNX, and check that it acts as the original does."""
+    from commands.export import run_export
+
+    run_export(policy, to.value, out, force=force)
 
 
 @app.command("config")

@@ -18,7 +18,7 @@ from tasks.actor_control import actor_of  # noqa: E402
 from tasks.build_offline_buffer import build_offline_buffer  # noqa: E402
 from tasks.evaluate_policy import evaluate_policy  # noqa: E402
 from tasks.open_run import open_run  # noqa: E402
-from tasks.pretrain_encoder import pretrain_encoder  # noqa: E402
+from tasks.pretrain_encoder import pretrain_encoder, with_resolved_encoder  # noqa: E402
 from tasks.publish_report import publish_report  # noqa: E402
 from tasks.record_demonstrations import record_demonstrations  # noqa: E402
 from tasks.tracking import tracking  # noqa: E402
@@ -42,7 +42,7 @@ def hilserl(config: str = "configs/reach.yaml", overrides: TrainOverrides = Trai
         overrides: Values that win over the file.
         fresh: Start anew instead of continuing an interrupted run of the same configuration.
     """
-    settings = load_config(config, overrides_to_dict(overrides))
+    settings = with_resolved_encoder(load_config(config, overrides_to_dict(overrides)))
     run = open_run(settings, fresh=fresh)
     with tracking(settings, run) as tracker:
         with actor_of(settings, run) as actor:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from hilserl.config.models import TrainConfig
+from hilserl.environments.make import make_environment
 from hilserl.errors import CheckpointError, ConfigError
 from hilserl.policy import Policy
 from hilserl.progress import Progress, publish
@@ -99,8 +100,6 @@ def evaluate_policy(
         ConfigError: The episodes' starts were used in training.
         CheckpointError: The policy is unreadable, or sees or does something else than the environment offers.
     """
-    from hilserl.sim.env import So101Env
-
     torch.set_num_threads(1)
     _require_new_starts(config)
     policy = Policy.load(policy_folder)
@@ -110,14 +109,14 @@ def evaluate_policy(
     started = time.monotonic()
     lengths: list[int] = []
     failed: list[int] = []
-    environment = So101Env(config, render_mode="rgb_array" if video and settings.video_episodes else None)
+    environment = make_environment(config, render_mode="rgb_array" if video and settings.video_episodes else None)
     film = _Film(video, config.robot.control_hz) if video and settings.video_episodes else None
     try:
         for index in range(settings.episodes):
             filmed = film if index < settings.video_episodes else None
-            steps, success = _play(environment, policy, settings.seed + index, filmed)
-            lengths.append(steps)
-            if not success:
+            episode = play_episode(environment, policy, settings.seed + index, filmed)
+            lengths.append(episode.steps)
+            if not episode.success:
                 failed.append(settings.seed + index)
             publish(
                 Progress(
@@ -170,19 +169,43 @@ def _require_new_starts(config: TrainConfig) -> None:
             )
 
 
-def _play(environment: Any, policy: Policy, seed: int, film: _Film | None) -> tuple[int, bool]:
+@dataclass(frozen=True)
+class Episode:
+    """How one deterministic episode went.
+
+    Attributes:
+        steps: Control steps.
+        success: Whether the environment called it one.
+        return_: Sum of rewards.
+    """
+
+    steps: int
+    success: bool
+    return_: float
+
+
+def play_episode(environment: Any, policy: Policy, seed: int, film: _Film | None = None) -> Episode:
+    """Play one episode with the mode of the policy's distribution.
+
+    Args:
+        environment: Gives native observations, as the policy takes them.
+        policy: With weights.
+        seed: Of the episode's start.
+        film: Takes a picture of every step.
+    """
     observation, _ = environment.reset(seed=seed)
-    steps, ended, success = 0, False, False
+    steps, total, ended, success = 0, 0.0, False, False
     while not ended:
         if film:
             film.add(environment.render(), observation)
-        observation, _, terminated, truncated, info = environment.step(policy.act(observation))
+        observation, reward, terminated, truncated, info = environment.step(policy.act(observation))
         steps += 1
+        total += float(reward)
         ended, success = terminated or truncated, bool(info["is_success"])
     if film:
         for _ in range(5):  # hold the last picture for half a second
             film.add(environment.render(), observation)
-    return steps, success
+    return Episode(steps, success, total)
 
 
 class _Film:

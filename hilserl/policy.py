@@ -9,25 +9,33 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from hilserl.config.models import TrainConfig
+from hilserl.config.vision import ResNetConfig
 from hilserl.data.preprocess import Preprocessor
 from hilserl.errors import CheckpointError, ConfigError
 from hilserl.files import atomic_directory, file_hash, write_json
-from hilserl.sac.agent import Vision, architecture_hash, policy_tensors
-from hilserl.sac.networks import InputSpec, SquashedGaussianActor, StateScaling
-from hilserl.sac.vision import SmallCnn
+from hilserl.sac.acting import ActingNetworks, architecture_hash
+from hilserl.sac.networks import InputSpec, StateScaling
 from hilserl.schema import STATE_KEY, policy_schema
+from hilserl.vision.build import EncoderType, build_encoder, feature_shapes
+from hilserl.vision.encoder import Encoder, Vision
+from hilserl.vision.pretrained import with_network
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+
+
+def _in_order_of_names(cameras: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """The networks concatenate the cameras' features in this order; no file and no hash keeps another one."""
+    return dict(sorted(cameras.items()))
 
 
 class PolicyArchitecture(BaseModel):
@@ -37,13 +45,16 @@ class PolicyArchitecture(BaseModel):
 
     state_dim: int
     action_dim: int
-    cameras: dict[str, tuple[int, int]]
+    cameras: Annotated[dict[str, tuple[int, int]], AfterValidator(_in_order_of_names)]
     latent_dim: int
     hidden_dims: tuple[int, ...]
+    gripper: Literal["continuous", "discrete"]
+    encoder: EncoderType
+    network: ResNetConfig | None = None
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> PolicyArchitecture:
-        """Derive the sizes from a run's configuration."""
+        """Derive the sizes from a run's configuration; a pretrained model's files are read if it does not have `encoder.network` yet."""
         schema = policy_schema(config)
         return cls(
             state_dim=schema.observation[STATE_KEY].shape[0],
@@ -51,16 +62,18 @@ class PolicyArchitecture(BaseModel):
             cameras={name: image.resize for name, image in config.observation.images.items()},
             latent_dim=config.policy.latent_dim,
             hidden_dims=config.policy.hidden_dims,
+            gripper=config.policy.gripper,
+            encoder=config.encoder.type,
+            network=with_network(config.encoder).network,
         )
 
-    def encoders(self) -> dict[str, SmallCnn]:
+    def encoders(self) -> dict[str, Encoder]:
         """Build the cameras' encoders, untrained."""
-        return {name: SmallCnn(height, width) for name, (height, width) in self.cameras.items()}
+        return {name: build_encoder(self.encoder, self.network, height, width) for name, (height, width) in self.cameras.items()}
 
     def input_spec(self) -> InputSpec:
         """Describe the networks' inputs."""
-        feature_shapes = {name: encoder.feature_shape for name, encoder in self.encoders().items()}
-        return InputSpec(self.state_dim, feature_shapes, self.action_dim)
+        return InputSpec(self.state_dim, feature_shapes(self.encoder, self.network, self.cameras), self.action_dim)
 
 
 class Policy:
@@ -70,19 +83,21 @@ class Policy:
         self.architecture = architecture
         self.preprocessor = preprocessor
         zeros = torch.zeros(architecture.state_dim)
-        self._actor = SquashedGaussianActor(
-            architecture.input_spec(), latent_dim=architecture.latent_dim, hidden_dims=architecture.hidden_dims
+        self.networks = ActingNetworks.build(
+            architecture.input_spec(),
+            Vision(architecture.encoders()),
+            StateScaling(zeros, zeros + 1),
+            latent_dim=architecture.latent_dim,
+            hidden_dims=architecture.hidden_dims,
+            discrete_gripper=architecture.gripper == "discrete",
         )
-        self._vision = Vision(architecture.encoders())
-        self._scaling = StateScaling(zeros, zeros + 1)
-        for module in self._modules().values():
-            module.requires_grad_(False).eval()
+        self.networks.requires_grad_(False).eval()
         self.version = -1  # no weights yet: `act` refuses
 
     @property
     def architecture_hash(self) -> str:
         """Identify names, shapes and dtypes of the tensors this policy takes."""
-        return architecture_hash(self.tensors())
+        return self.networks.architecture_hash
 
     @property
     def schema_hash(self) -> str:
@@ -91,7 +106,7 @@ class Policy:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors by name."""
-        return policy_tensors(self._actor, self._vision, self._scaling)
+        return self.networks.tensors()
 
     def load_tensors(self, tensors: Mapping[str, Tensor], version: int) -> None:
         """Take new weights.
@@ -107,8 +122,7 @@ class Policy:
         broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())]
         if broken:
             raise CheckpointError(f"weights version {version}: `{broken[0]}` is not finite. The policy keeps its previous weights.")
-        for owner, module in self._modules().items():
-            module.load_state_dict({n.removeprefix(f"{owner}."): t for n, t in tensors.items() if n.startswith(f"{owner}.")})
+        self.networks.load_state_dict(dict(tensors))
         self.version = version
 
     @torch.inference_mode()
@@ -129,12 +143,10 @@ class Policy:
         if self.version < 0:
             raise CheckpointError("the policy has no weights yet: no motion before the learner sent them")
         seen = self.preprocessor(observation)
-        state = self._scaling(torch.from_numpy(seen[STATE_KEY])[None])
+        state = torch.from_numpy(seen[STATE_KEY])[None]
         images = {name: torch.from_numpy(seen[f"observation.images.{name}"])[None] for name in self.architecture.cameras}
-        mean, log_std = self._actor(state, self._vision(images))
-        if generator is not None:
-            mean = mean + log_std.exp() * torch.randn(mean.shape, generator=generator)
-        return torch.tanh(mean)[0].numpy()
+        noise = None if generator is None else torch.randn((1, self.networks.noise_dim), generator=generator)
+        return self.networks(state, images, noise)[0].numpy()
 
     def save(self, folder: Path, facts: Mapping[str, Any]) -> None:
         """Write the policy as one artefact; `facts` (success, steps, run) are kept beside it."""
@@ -161,9 +173,6 @@ class Policy:
             raise CheckpointError(f"{folder / 'policy.json'}: damaged ({error!r}). Use another policy.") from None
         policy.load_tensors(tensors, version)
         return policy
-
-    def _modules(self) -> dict[str, nn.Module]:
-        return {"actor": self._actor, "vision": self._vision, "scaling": self._scaling}
 
 
 def save_policy(

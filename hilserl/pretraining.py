@@ -25,7 +25,8 @@ from hilserl.data.preprocess import Preprocessor
 from hilserl.errors import CacheError, TrainingError
 from hilserl.files import atomic_directory, content_hash, file_hash, file_lock, home, source_hash, write_json
 from hilserl.progress import Progress, publish
-from hilserl.sac.vision import SmallCnn
+from hilserl.vision.pretrained import with_network
+from hilserl.vision.small_cnn import SmallCnn
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +40,25 @@ _POSITION_SCALE_M = 0.1
 _VISIBLE = "cube_visible"
 
 
+def resolve_encoder(config: TrainConfig) -> TrainConfig:
+    """Fill in what a pretrained model of a folder or repository is, before the run begins: `encoder.network`.
+
+    Raises:
+        HilserlError: The model is not on this machine, or cannot be used.
+    """
+    return config.model_copy(update={"encoder": with_network(config.encoder)})
+
+
 def encoder_inputs(config: TrainConfig) -> dict[str, Any]:
     """Return everything that decides the result, by name."""
     from hilserl.data import preprocess
-    from hilserl.sac import vision
     from hilserl.sim import env, expert, labelled_images, render, scene
+    from hilserl.vision import small_cnn
 
     return {
         "format_version": FORMAT_VERSION,
-        "code": source_hash(env, expert, labelled_images, render, scene, vision, preprocess, sys.modules[__name__]),
-        "encoder": config.encoder.model_dump(mode="json"),
+        "code": source_hash(env, expert, labelled_images, render, scene, small_cnn, preprocess, sys.modules[__name__]),
+        "encoder": config.encoder.model_dump(mode="json", include={"samples", "epochs", "seed"}),
         "task": config.task.model_dump(mode="json"),
         "robot": config.robot.model_dump(mode="json", exclude={"id", "host"}),
         "images": {name: image.model_dump(mode="json") for name, image in config.observation.images.items()},

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,41 @@ from hilserl.config.models import TrainConfig
 from hilserl.errors import CheckpointError
 from hilserl.files import content_hash, file_lock, home, write_atomically, write_json
 
-# Sections that may change between an interrupted run and its continuation: they do not change what is learned.
-_NOT_LEARNING = {"tracking", "evaluation", "link"}
+logger = logging.getLogger(__name__)
+
+# What may change between an interrupted run and its continuation: it does not change what is learned.
+_NOT_LEARNING = (
+    "tracking",
+    "evaluation",
+    "link",
+    "learner.actor_timeout_s",
+    "learner.execution",
+    "learner.keep_checkpoints",
+    "learner.max_owed_updates",
+    "learner.policy_parameters_push_frequency",
+    "learner.save_freq",
+    "learner.storage_device",
+    "learner.torch_threads",
+)
+
+
+def changes_learning(setting: str) -> bool:
+    """Tell whether another value of a setting, such as `policy.utd_ratio`, makes it another training."""
+    return not any(setting == name or setting.startswith(f"{name}.") for name in _NOT_LEARNING)
 
 
 def config_identity(config: TrainConfig) -> str:
     """Hash what makes two runs the same training."""
-    return content_hash({key: value for key, value in config.model_dump(mode="json").items() if key not in _NOT_LEARNING})
+    return content_hash({name: value for name, value in _flat(config.model_dump(mode="json")) if changes_learning(name)})
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, value) of every leaf; an empty section is a leaf."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 @dataclass(frozen=True)
@@ -44,11 +73,17 @@ class RunFolder:
         """
         parent = home() / "runs" / config.name
         if not fresh:
+            is_told = False
             for path in sorted(parent.glob("*"), reverse=True):
                 run = cls(path)
                 facts = run.facts()
-                if facts.get("identity") == config_identity(config) and facts.get("status") != "finished" and not run.is_locked():
+                if facts.get("status") == "finished" or facts.get("identity") is None or run.is_locked():
+                    continue
+                if facts["identity"] == config_identity(config):
                     return run, True
+                if not is_told:  # of the newest
+                    is_told = True
+                    run.say_why_not_continued(config)
         stamp = dt.datetime.now().strftime("%Y%m%d-%H%M%S")
         number = 0
         while not _make_folder(path := parent / (f"{stamp}-{number}" if number else stamp)):
@@ -84,6 +119,21 @@ class RunFolder:
         return self.path / "journal" / "learner"
 
     @property
+    def schedule(self) -> Path:
+        """When the learner took the journal's records in."""
+        return self.path / "journal" / "schedule"
+
+    @property
+    def experience(self) -> Path:
+        """The learner's replay rows."""
+        return self.path / "experience"
+
+    @property
+    def history(self) -> Path:
+        """The learner's metrics, a JSON line each."""
+        return self.path / "history.jsonl"
+
+    @property
     def token_file(self) -> Path:
         """Secret that admits the actor."""
         return token_file(self.run_id)
@@ -110,6 +160,17 @@ class RunFolder:
         """Change facts in `run.json`, atomically; safe from several threads and processes."""
         with file_lock(self.path / "facts.lock"):
             write_json(self.path / "run.json", self.facts() | facts)
+
+    def say_why_not_continued(self, config: TrainConfig) -> None:
+        """Log the settings, before and now, for which this unfinished run is another training."""
+        try:
+            before = dict(_flat(yaml.safe_load((self.path / "resolved.yaml").read_text())))
+        except (OSError, ValueError, AttributeError, yaml.YAMLError):
+            return
+        now = dict(_flat(config.model_dump(mode="json")))
+        changed = [name for name in [*before, *(n for n in now if n not in before)] if before.get(name) != now.get(name)]
+        changed = [f"{name}: {before.get(name)} -> {now.get(name)}" for name in changed if changes_learning(name)]
+        logger.info("%s is unfinished and is not continued: other settings are another training. %s", self.path, "; ".join(changed))
 
     def is_locked(self) -> bool:
         """Whether a learner is working in this folder."""

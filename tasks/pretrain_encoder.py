@@ -8,7 +8,7 @@ from prefect import task
 
 from hilserl.config import TrainConfig
 from hilserl.files import content_hash
-from hilserl.pretraining import STAGE, encoder_folder, encoder_inputs, get_or_pretrain, verify_encoders
+from hilserl.pretraining import STAGE, encoder_folder, encoder_inputs, get_or_pretrain, resolve_encoder, verify_encoders
 from tasks.caching import BY_KEY, run_verified
 from tasks.progress import progress_artifact
 
@@ -18,6 +18,11 @@ def pretrain_encoder_task(config: TrainConfig, *, key: str) -> str:
     """Train the encoders; returns their folder."""
     with progress_artifact(STAGE):
         return str(get_or_pretrain(config))
+
+
+def with_resolved_encoder(config: TrainConfig) -> TrainConfig:
+    """Return the configuration with the sizes and the hash of its pretrained model, so that no other host needs the files."""
+    return resolve_encoder(config)
 
 
 def pretrain_encoder(config: TrainConfig) -> Path | None:

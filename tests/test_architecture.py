@@ -14,7 +14,21 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hilserl", "tasks", "flows")
 
 BASE = {"errors", "files", "hash_memo", "progress", "schema", "config", "telemetry"}
-BELOW_THE_LOOPS = BASE | {"data", "sac", "link", "robot", "sim", "joints", "tracking", "runs", "policy", "pretraining", "evaluation"}
+BELOW_THE_LOOPS = BASE | {
+    "data",
+    "sac",
+    "vision",
+    "link",
+    "robot",
+    "sim",
+    "joints",
+    "tracking",
+    "runs",
+    "policy",
+    "pretraining",
+    "evaluation",
+    "environments",
+}
 
 # What each room of hilserl may import. A new room is added here, with as little as it needs.
 ROOMS: dict[str, set[str]] = {
@@ -26,21 +40,25 @@ ROOMS: dict[str, set[str]] = {
     "config": {"errors"},
     "schema": {"config", "errors", "files"},
     "data": BASE,
-    "sac": BASE,
+    "vision": BASE,
+    "sac": BASE | {"vision"},
     "link": BASE,
     "robot": BASE,
     "tracking": BASE,
     "runs": BASE,
     "sim": BASE | {"robot"},
     "joints": BASE | {"robot"},
-    "reward": BASE | {"data", "sac"},
-    "policy": BASE | {"data", "sac"},
-    "pretraining": BASE | {"data", "sac", "sim"},
+    "reward": BASE | {"data", "vision"},
+    "policy": BASE | {"data", "sac", "vision"},
+    "pretraining": BASE | {"data", "sim", "vision"},
     "demonstrations": BASE | {"data", "robot", "sim"},
-    "evaluation": BASE | {"policy", "robot", "sim"},
+    "environments": BASE | {"sim"},
+    "export": BASE | {"evaluation", "policy", "runs", "vision"},
+    "evaluation": BASE | {"environments", "policy", "robot", "sim"},
     "learner": BELOW_THE_LOOPS,
     "actor": BELOW_THE_LOOPS,
     "report": BELOW_THE_LOOPS | {"learner", "actor"},
+    "training": BELOW_THE_LOOPS | {"learner", "actor", "demonstrations", "reward"},
     "services": BASE | {"tracking", "runs"},
 }
 FLOWS_MAY_IMPORT = {"config", "errors", "telemetry"}

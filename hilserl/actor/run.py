@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from hilserl.actor.lease import robot_lease
-from hilserl.actor.loop import Actor, ActorResult, as_tensors
+from hilserl.actor.loop import Actor, ActorResult, Human, as_tensors
 from hilserl.config.models import TrainConfig
 from hilserl.data.preprocess import Preprocessor
+from hilserl.environments.make import make_environment
 from hilserl.link.client import LinkClient
 from hilserl.link.messages import Handshake
 from hilserl.policy import Policy, PolicyArchitecture
@@ -47,11 +49,9 @@ def run_actor(
         TransportError: The learner cannot be reached, refuses this actor, or failed.
     """
     torch.set_num_threads(1)
-    from hilserl.sim.env import So101Env
-
     with robot_lease(config.robot.id):
         policy = Policy(PolicyArchitecture.from_config(config), Preprocessor.from_config(config))
-        environment = So101Env(config)
+        environment = make_environment(config)
         client = LinkClient(
             address,
             token=token,
@@ -66,8 +66,7 @@ def run_actor(
             weights = client.wait_for_weights(timeout_s=_FIRST_WEIGHTS_TIMEOUT_S)
             policy.load_tensors(as_tensors(weights.tensors), weights.version)
             logger.info("Actor of %s connected to %s, weights version %d", config.robot.id, address, weights.version)
-            human = _SimulatedHumanOf(config, environment) if config.actor.intervention.type == "simulated" else None
-            result = Actor(config, environment, human, policy, client, should_stop).run()
+            result = Actor(config, environment, human_of(config, environment), policy, client, should_stop).run()
             client.flush(timeout_s=10.0)
             logger.info("Actor ended: %s", result.reason)
             return result
@@ -76,10 +75,15 @@ def run_actor(
             client.close()
 
 
+def human_of(config: TrainConfig, environment: Any) -> Human | None:
+    """Return who may take over in this environment; None where nobody does."""
+    return _SimulatedHumanOf(config, environment) if config.actor.intervention.type == "simulated" else None
+
+
 class _SimulatedHumanOf:
     """The simulated human, looking at this environment."""
 
-    def __init__(self, config: TrainConfig, environment) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, config: TrainConfig, environment: Any) -> None:
         from hilserl.sim.human import SimulatedHuman
 
         self._environment = environment

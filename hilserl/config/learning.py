@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from hilserl.config.base import Count, Fraction, Model, Positive
+from hilserl.config.vision import ResNetConfig
 
 
 class EncoderConfig(Model):
@@ -22,8 +24,15 @@ class EncoderConfig(Model):
         description="Frozen: features are computed once per view and stored with the transition; "
         "trained with the critic: every batch encodes its images, shifted at random",
     )
-    model: str | None = Field(None, description="`pretrained`: folder with config.json and model.safetensors, or a repository id")
-    revision: str | None = Field(None, description="`pretrained`: commit of the repository, 40 hex digits; required for a repository")
+    model: str | None = Field(
+        None,
+        description="`pretrained`: folder with config.json and model.safetensors, beginning with `/`, `.` or `~`; or a repository id, "
+        "such as `lerobot/resnet10`, which is fetched before a run and never during one",
+    )
+    revision: str | None = Field(None, description="`pretrained`: commit of the repository, 40 hex digits; a run needs it")
+    network: ResNetConfig | None = Field(
+        None, description="`pretrained`: filled in when a run starts, from the model's files; the robot host needs no more than this"
+    )
     trust_remote_code: bool = Field(False, description="`pretrained`: run the repository's own Python code; needs a revision that you read")
     views: Annotated[int, Field(ge=1, le=16)] | None = Field(
         None,
@@ -42,9 +51,25 @@ class EncoderConfig(Model):
             )
         if (self.type == "pretrained") != (self.model is not None):
             raise ValueError("`encoder.model` goes with `encoder.type: pretrained`, and only with it")
+        if self.network is not None and self.type != "pretrained":
+            raise ValueError("`encoder.network` goes with `encoder.type: pretrained`, and is filled in by the program")
+        self._source_is_pinned()
         if self.views is not None and self.views > 1 and not self.freeze:
             raise ValueError("`encoder.views` are stored for a frozen encoder only; a trained one shifts the images of every batch")
         return self
+
+    def _source_is_pinned(self) -> None:
+        if self.is_repository and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(self.model)):
+            raise ValueError(f"`encoder.model` {self.model!r} is no repository id; a folder begins with `/`, `.` or `~`")
+        if self.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError(f"`encoder.revision` is a commit, 40 hex digits; {self.revision!r} can change what it means")
+        if self.revision is not None and not self.is_repository:
+            raise ValueError("`encoder.revision` is the commit of a repository; a folder has none")
+
+    @property
+    def is_repository(self) -> bool:
+        """Whether `model` names a repository and not a folder."""
+        return self.model is not None and not self.model.startswith(("/", ".", "~"))
 
     @property
     def stored_views(self) -> int:

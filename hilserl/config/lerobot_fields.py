@@ -70,8 +70,8 @@ _CLASSIFIER = _missing(
 )
 _WANDB = _ignored("runs are tracked with MLflow")
 _PROCESSES = _ignored("actor and learner are processes of their own")
-_NO_DISCRETE = _ignored("there is no discrete gripper critic yet")
-_PREFETCH = _ignored("batches are sampled from memory; there is nothing to prefetch")
+_GRIPPER_CRITIC = _ignored("the critic of a discrete gripper has the hidden layers of the others, `policy.hidden_dims`")
+_PREFETCH = _ignored("how batches are prepared is the learner's own matter")
 
 # Fields of the algorithm: in `policy` up to 0.5, in `algorithm` since 0.6.
 _SAC: dict[str, Rule] = {
@@ -87,23 +87,25 @@ _SAC: dict[str, Rule] = {
     "target_entropy": _to("policy.target_entropy"),
     "utd_ratio": _to("policy.utd_ratio", "here it is owed per environment step, exactly; LeRobot's learner runs freely"),
     "grad_clip_norm": _to("policy.grad_clip_norm"),
-    "policy_update_freq": _missing("the actor is updated once per environment step's critic updates", 1),
-    "use_torch_compile": _missing("updates run eagerly for now", False),
+    "policy_update_freq": _missing("the actor is updated once per environment step, after its critic updates", 1),
+    "use_torch_compile": _PART,
     "critic_network_kwargs.hidden_dims": _PART,
     "critic_network_kwargs.activate_final": _missing("hidden layers end with an activation", True),
     "critic_network_kwargs.final_activation": _missing("no activation after the last layer", None),
-    "discrete_critic_network_kwargs.hidden_dims": _NO_DISCRETE,
-    "discrete_critic_network_kwargs.activate_final": _NO_DISCRETE,
-    "discrete_critic_network_kwargs.final_activation": _NO_DISCRETE,
-    "use_augmentation": _missing("frozen features are stored once; random shifts come with a trained encoder", False),  # fork
-    "augmentation_pad": _ignored("see use_augmentation"),  # fork
+    "discrete_critic_network_kwargs.hidden_dims": _GRIPPER_CRITIC,
+    "discrete_critic_network_kwargs.activate_final": _GRIPPER_CRITIC,
+    "discrete_critic_network_kwargs.final_activation": _GRIPPER_CRITIC,
+    "use_augmentation": _ignored(  # fork
+        "images are always shifted at random: at sampling for a trained encoder, as `encoder.views` stored ones for a frozen one"
+    ),
+    "augmentation_pad": _missing("images are shifted by up to 4 pixels", 4),  # fork
 }
 
 _POLICY: dict[str, Rule] = {
     "type": _ignored("SAC"),
     "n_obs_steps": _missing("one observation per step", 1),
     "device": _to("learner.device"),
-    "use_amp": _missing("float32 only", False),
+    "use_amp": _PART,
     "use_peft": _missing("no adapters", False),
     "push_to_hub": _HUB,
     "repo_id": _HUB,
@@ -116,11 +118,11 @@ _POLICY: dict[str, Rule] = {
     "output_features": _PART,
     "normalization_mapping": _STATS,
     "dataset_stats": _STATS,
-    "storage_device": _missing("the buffer is kept in memory-mapped files on the CPU's side", "cpu"),
+    "storage_device": _PART,
     "vision_encoder_name": _PART,
     "freeze_vision_encoder": _PART,
-    "image_encoder_hidden_dim": _ignored("a size of LeRobot's own CNN"),
-    "image_embedding_pooling_dim": _ignored("a size of LeRobot's spatial embedding"),
+    "image_encoder_hidden_dim": _missing("LeRobot's CNN is here with its default width", 32),
+    "image_embedding_pooling_dim": _missing("the spatial embedding has LeRobot's default number of masks", 8),
     "shared_encoder": _missing("actor and critic share the encoder", True),
     "num_discrete_actions": _PART,
     "state_encoder_hidden_dim": _ignored("LeRobot does not read it either"),
@@ -143,8 +145,8 @@ _POLICY: dict[str, Rule] = {
     "actor_network_kwargs.hidden_dims": _PART,
     "actor_network_kwargs.activate_final": _missing("hidden layers end with an activation", True),
     "policy_kwargs.use_tanh_squash": _missing("actions are always squashed into [-1, 1]; LeRobot ignores this key", True),
-    "policy_kwargs.std_min": _ignored("the deviation is bounded here; LeRobot applies it to a variance"),
-    "policy_kwargs.std_max": _ignored("the deviation is bounded here; LeRobot applies it to a variance"),
+    "policy_kwargs.std_min": _ignored("here the logarithm of the deviation is bounded, to [-5, 2]; LeRobot applies this to a variance"),
+    "policy_kwargs.std_max": _ignored("here the logarithm of the deviation is bounded, to [-5, 2]; LeRobot applies this to a variance"),
     "policy_kwargs.init_final": _ignored("the last layers have their own initialisation"),
 }
 
@@ -162,9 +164,9 @@ _OBSERVATION: dict[str, Rule] = {
 _IMAGES: dict[str, Rule] = {"crop_params_dict": _PART, "resize_size": _PART}
 _GRIPPER: dict[str, Rule] = {
     "use_gripper": _PART,
-    "gripper_penalty": _missing("no gripper penalty yet", 0, None),
-    "gripper_penalty_in_reward": _missing("no gripper penalty yet", False),
-    "gripper_quantization_threshold": _missing("the gripper is continuous", None),
+    "gripper_penalty": _PART,
+    "gripper_penalty_in_reward": _missing("the penalty is taken in the loss, and never in the recorded reward", False),
+    "gripper_quantization_threshold": _missing("a gripper with classes is `policy.num_discrete_actions: 3`", None),
 }
 _RESET: dict[str, Rule] = {
     "control_time_s": _to("task.control_time_s"),

@@ -1,4 +1,4 @@
-"""The keys of LeRobot that mean something only together: cameras, state, bounds, reset, encoder, dataset."""
+"""The keys of LeRobot that mean something only together: cameras, state, bounds, reset, dataset."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hilserl.config.lerobot_draft import Draft
+from hilserl.config.lerobot_learning import LEARNING_PARTS
 from hilserl.config.models import RobotConfig
 
 _IMAGE_PREFIX = "observation.images."
@@ -202,32 +203,6 @@ def _reset_inside(draft: Draft, low: Sequence[float], high: Sequence[float]) -> 
     )
 
 
-def _networks(draft: Draft) -> None:
-    for key, dims in draft.find("actor_network_kwargs.hidden_dims", "critic_network_kwargs.hidden_dims").items():
-        if "discrete_critic" not in key:
-            draft.put(key, dims, "policy.hidden_dims")
-
-
-def _encoder(draft: Draft) -> None:
-    name_key, freeze_key = "policy.vision_encoder_name", "policy.freeze_vision_encoder"
-    frozen = draft.leaves.get(freeze_key, True)
-    if freeze_key in draft.leaves:
-        draft.put(freeze_key, frozen, "encoder.freeze")
-    if name_key not in draft.leaves:
-        return
-    name = draft.leaves[name_key]
-    if name is not None:
-        reason = "networks from the Hub are not available yet: the encoder pretrained in simulation takes its place"
-        draft.put(name_key, name, "encoder.type", reason, ours="sim_pretrained")
-    elif frozen:
-        draft.problems.append(
-            f"`{name_key}` is null and `{freeze_key}` is true (LeRobot's defaults): that freezes a *random* network, and nothing "
-            f"can be learned from what it sees. Name a pretrained encoder, or set `{freeze_key}` to false."
-        )
-    else:
-        draft.put(name_key, name, "encoder.type", "a small CNN, trained with the critic", ours="cnn")
-
-
 def _dataset(draft: Draft) -> None:
     """Find the dataset's folder where LeRobot looks; without a dataset, record one in simulation."""
     repo = draft.leaves.get("dataset.repo_id")
@@ -264,15 +239,15 @@ def _dataset_info(root: Path) -> Mapping[str, Any]:
 
 
 def _gripper_classes(draft: Draft, *, has_dataset: bool) -> None:
-    """Tell that recorded grippers are LeRobot's classes; the policy itself has a continuous one."""
+    """Translate LeRobot's gripper with classes: of the policy, and of what was recorded."""
     key, classes = draft.first("policy.num_discrete_actions")
     if key and classes != 3:
         draft.note(key, classes, "unsupported", "LeRobot's gripper has 3 classes: close, stay, open; this number has no meaning here")
-    elif key and has_dataset:
-        reason = "recorded classes 0, 1, 2 are read as close, stay, open; the policy's own gripper is continuous here"
-        draft.put(key, classes, "dataset.gripper", reason, ours="discrete")
     elif key:
-        draft.note(key, classes, "unsupported", "the policy's gripper is continuous, and there is no dataset whose classes were to be read")
+        if has_dataset:
+            draft.put_quietly("dataset.gripper", "discrete")
+        reason = "close, stay, open" + ("; the dataset's classes 0, 1, 2 are read as the same" if has_dataset else "")
+        draft.put(key, classes, "policy.gripper", reason, ours="discrete")
 
 
 def _episodes(draft: Draft, total: Any) -> None:
@@ -316,4 +291,12 @@ def _people(draft: Draft) -> None:
         draft.note(key, value, "adapted", "no teleoperation on the simulated arm: a simulated human intervenes", "actor.intervention.type")
 
 
-PARTS: tuple[Callable[[Draft], None], ...] = (_name, _action, _observation, _motion, _networks, _encoder, _dataset, _people)
+PARTS: tuple[Callable[[Draft], None], ...] = (
+    _name,
+    _action,
+    _observation,
+    _motion,
+    *LEARNING_PARTS,
+    _dataset,
+    _people,
+)

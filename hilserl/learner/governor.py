@@ -24,7 +24,11 @@ class UtdGovernor:
     @property
     def owed(self) -> int:
         """Updates that are due now."""
-        return self.utd_ratio * max(0, self.environment_steps - self.steps_before_learning) - self.updates
+        return self.owed_after(0)
+
+    def owed_after(self, steps: int) -> int:
+        """Updates that will be due when `steps` more environment steps are in."""
+        return self.utd_ratio * max(0, self.environment_steps + steps - self.steps_before_learning) - self.updates
 
     @property
     def updates_actor(self) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,23 +15,42 @@ from hilserl.config.models import TrainConfig
 from hilserl.data.offline_buffer import OfflineBuffer
 from hilserl.data.preprocess import Preprocessor
 from hilserl.errors import CheckpointError, TrainingError
+from hilserl.learner.alarms import Alarm, Alarms
 from hilserl.learner.checkpoint import CheckpointFolder
 from hilserl.learner.experience import Experience
 from hilserl.learner.governor import UtdGovernor
+from hilserl.learner.history import MetricHistory
+from hilserl.learner.identity import check_identity, describe
+from hilserl.learner.keeper import restore_experience
 from hilserl.learner.loop import Learner, LearnerParts, LearnerResult, MetricLog
+from hilserl.learner.reporting import Reporter
+from hilserl.learner.saver import Saver
+from hilserl.learner.schedule import Schedule
 from hilserl.learner.statistics import EpisodeStatistics, EvaluationPoint
 from hilserl.link.auth import read_token
+from hilserl.link.ingest import ReceivedRecord
+from hilserl.link.interfaces import LearnerEnd
 from hilserl.link.messages import Handshake
 from hilserl.link.server import LinkServer
 from hilserl.policy import Policy, PolicyArchitecture, read_policy_manifest, save_policy
 from hilserl.pretraining import load_encoders
 from hilserl.runs import RunFolder
-from hilserl.sac.agent import SacAgent, Vision
+from hilserl.sac.agent import SacAgent
 from hilserl.sac.networks import StateScaling
-from hilserl.sac.vision import SmallCnn
 from hilserl.schema import policy_schema
+from hilserl.vision.encoder import Encoder, Vision
+from hilserl.vision.pretrained import load_pretrained
 
 logger = logging.getLogger(__name__)
+
+OnAlarms = Callable[[Sequence[Alarm]], None]
+
+
+class JournaledEnd(LearnerEnd, Protocol):
+    """A learner's end that remembers what it acknowledged."""
+
+    def replay_journal(self, after: int = 0) -> Iterator[ReceivedRecord]:
+        """Yield the records that an earlier process of this run acknowledged, in order, behind place `after`."""
 
 
 def run_learner(
@@ -42,6 +62,7 @@ def run_learner(
     metrics: MetricLog,
     on_listening: Callable[[str], None] = lambda address: None,
     supervise: Callable[[], None] = lambda: None,
+    on_alarms: OnAlarms = lambda alarms: None,
 ) -> LearnerResult:
     """Train until the configured end, continuing `run` from its newest checkpoint.
 
@@ -53,6 +74,7 @@ def run_learner(
         metrics: Where metrics go.
         on_listening: Called with `host:port` when the actor may connect; not called when there is nothing left to do.
         supervise: Called about once a second; raises to end the training (a dead actor, say).
+        on_alarms: Called with every alarm so far when one is raised or cleared; must not block.
 
     Raises:
         HilserlError: Any of the tree; a checkpoint was written before unless there was nothing to save.
@@ -64,11 +86,18 @@ def run_learner(
         )
         try:
             learner = build_learner(
-                config, run, server, offline_buffer=offline_buffer, encoders=encoders, metrics=metrics, supervise=supervise
+                config,
+                run,
+                server,
+                offline_buffer=offline_buffer,
+                encoders=encoders,
+                metrics=metrics,
+                supervise=supervise,
+                on_alarms=on_alarms,
             )
-            learner.announce()
-            address = server.start()
             try:
+                learner.announce()
+                address = server.start()
                 run.update(status="training")
                 if not learner.finished():
                     on_listening(address)
@@ -78,6 +107,8 @@ def run_learner(
                 # Whatever ended the loop, what was learned so far is kept; a failing save must not hide the cause.
                 _save_after_failure(learner)
                 raise
+            finally:
+                learner.close()
         finally:
             server.stop(grace_s=3.0)
         run.update(status="trained", environment_steps=result.environment_steps, updates=result.updates, policy=str(result.policy))
@@ -87,12 +118,13 @@ def run_learner(
 def build_learner(
     config: TrainConfig,
     run: RunFolder,
-    server: LinkServer,
+    server: JournaledEnd,
     *,
     offline_buffer: Path,
     encoders: Path | None,
     metrics: MetricLog,
     supervise: Callable[[], None],
+    on_alarms: OnAlarms = lambda alarms: None,
 ) -> Learner:
     """Build the parts, and restore them from the newest checkpoint and the journal."""
     architecture = PolicyArchitecture.from_config(config)
@@ -117,8 +149,15 @@ def build_learner(
         seed=config.seed,
         device=config.learner.device,
     )
-    experience = Experience(config, architecture, frozen, seed=config.seed)
-    experience.add_demonstrations(demonstrations)
+    identity = describe(config, agent, demonstrations, frozen)
+    checkpoints = CheckpointFolder(run.checkpoints, config.learner.keep_checkpoints)
+    checkpoint = checkpoints.load_newest(lambda found: check_identity(found, identity))
+
+    def make_experience() -> Experience:
+        experience = Experience(config, architecture, frozen, seed=config.seed)
+        experience.add_demonstrations(demonstrations)
+        experience.attach_store(run.experience)
+        return experience
 
     def save(name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, object]) -> Path:
         folder = run.path / "policy" / name
@@ -129,30 +168,37 @@ def build_learner(
         LearnerParts(
             config=config,
             agent=agent,
-            experience=experience,
+            experience=restore_experience(make_experience, checkpoint, server.replay_journal) if checkpoint else make_experience(),
             governor=UtdGovernor(config.policy.utd_ratio, config.policy.online_step_before_learning),
             statistics=EpisodeStatistics(config.actor.evaluate_episodes),
             server=server,
-            checkpoints=CheckpointFolder(run.checkpoints, config.learner.keep_checkpoints),
-            metrics=metrics,
+            checkpoints=checkpoints,
+            saver=Saver(),
+            schedule=Schedule(run.schedule),
+            reporter=Reporter(metrics, MetricHistory(run.history), Alarms(config, agent.target_entropy), on_alarms),
+            identity=identity,
             frozen_tensors={f"vision.{name}": tensor for name, tensor in frozen.state_dict().items()},
             save_policy=save,
             supervise=supervise,
         )
     )
-    checkpoint = learner.parts.checkpoints.load_newest()
     if checkpoint is not None:
-        learner.restore(checkpoint)
-    learner.best = _saved_best(run)
-    learner.replay(server.replay_journal())
+        learner.keeper.restore(checkpoint)
+    learner.best.point = _saved_best(run)
+    learner.intake.replay(server.replay_journal, is_exact=agent.device.type == "cpu")
     if checkpoint is not None:
-        governor = learner.parts.governor
-        logger.info("Continuing %s: %d environment steps, %d updates", run.run_id, governor.environment_steps, governor.updates)
+        logger.info(
+            "Continuing %s from %s: %d environment steps, %d updates, and %d steps of the journal",
+            run.run_id, checkpoint.folder, learner.parts.governor.environment_steps, learner.parts.governor.updates,
+            learner.intake.steps_to_replay,
+        )  # fmt: skip
     return learner
 
 
-def _encoders(config: TrainConfig, architecture: PolicyArchitecture, folder: Path | None) -> dict[str, SmallCnn]:
+def _encoders(config: TrainConfig, architecture: PolicyArchitecture, folder: Path | None) -> dict[str, Encoder]:
     """Load the pretrained encoders, or make new ones that are to be trained."""
+    if architecture.cameras and config.encoder.type == "pretrained":
+        return load_pretrained(config.encoder, architecture.cameras)
     if folder is None:
         if architecture.cameras and config.encoder.type == "sim_pretrained":
             raise TrainingError(
@@ -162,7 +208,7 @@ def _encoders(config: TrainConfig, architecture: PolicyArchitecture, folder: Pat
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             return architecture.encoders()
-    networks = load_encoders(folder)
+    networks: dict[str, Encoder] = dict(load_encoders(folder))
     if networks.keys() != architecture.cameras.keys():
         raise TrainingError(
             f"{folder}: encoders of {sorted(networks)}, the policy uses {sorted(architecture.cameras)}. Pretrain them again."
@@ -187,9 +233,9 @@ def _handshake(config: TrainConfig, run: RunFolder) -> Handshake:
 
 
 def _save_after_failure(learner: Learner) -> None:
-    if learner.parts.governor.updates == 0:
+    if not learner.parts.governor.updates and not learner.keeper.cloning_steps:
         return
     try:
-        learner.save()
+        learner.keeper.save()
     except Exception:
         logger.exception("The checkpoint after the failure could not be written; the one before it is kept")

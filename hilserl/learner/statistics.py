@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from hilserl.link.messages import EpisodeReport
 
@@ -89,6 +90,23 @@ class EpisodeStatistics:
         point = EvaluationPoint(report.environment_steps, report.weights_version, successes, len(reports))
         self.evaluations.append(point)
         return point
+
+    def state(self) -> dict[str, Any]:
+        """Return everything, JSON-serialisable; restored by `load_state`."""
+        return {
+            "evaluations": [asdict(point) for point in self.evaluations],
+            "training_episodes": self.training_episodes,
+            "recent": [asdict(report) for report in self._recent],
+            "pending": {str(at): [asdict(report) for report in reports] for at, reports in self._pending.items()},
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state` returned."""
+        self.evaluations[:] = [EvaluationPoint(**point) for point in state["evaluations"]]
+        self.training_episodes = int(state["training_episodes"])
+        self._recent.clear()
+        self._recent.extend(EpisodeReport(**report) for report in state["recent"])
+        self._pending = {int(at): [EpisodeReport(**report) for report in reports] for at, reports in state["pending"].items()}
 
     def metrics(self) -> dict[str, float]:
         """Return the rolling means, empty before the first episode.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hilserl.errors import ConfigError
-from hilserl.sac.vision import SpatialSoftmax
+from hilserl.vision.small_cnn import SpatialSoftmax
 
 SMALLEST_PX = 24
 

@@ -3,64 +3,38 @@
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from hilserl.config.models import PolicyConfig
 from hilserl.errors import TrainingError
-from hilserl.files import content_hash
 from hilserl.sac import losses
-from hilserl.sac.networks import CriticEnsemble, InputSpec, SquashedGaussianActor, StateScaling, sample_squashed
-from hilserl.sac.vision import SmallCnn
+from hilserl.sac.acting import ActingNetworks, gaussian_part
+from hilserl.sac.batch import TensorBatch
+from hilserl.sac.networks import CriticEnsemble, InputSpec, StateScaling
+from hilserl.sac.objectives import ActorObjective, CriticObjective, Objectives
+from hilserl.vision.encoder import Encoder, Vision
 
-STATE_KEY = "observation.state"
-
-
-@dataclass(frozen=True)
-class TensorBatch:
-    """Transitions on the training device; B rows.
-
-    Attributes:
-        state, next_state: Physical units, (B, S).
-        images, next_images: By camera: features (B, F) of a frozen encoder, or uint8 (B, H, W, C), already shifted at random.
-        action: (B, A) in [-1, 1].
-        reward: Discounted sum over the steps of the return, (B,).
-        terminated: 1.0 where the task ended within them, (B,).
-        discount: Of the next state's value, `discount ** steps`, (B,).
-    """
-
-    state: Tensor
-    next_state: Tensor
-    images: Mapping[str, Tensor]
-    next_images: Mapping[str, Tensor]
-    action: Tensor
-    reward: Tensor
-    terminated: Tensor
-    discount: Tensor
-
-
-class Vision(nn.Module):
-    """One encoder per camera, trained with the critic; identity on features that come precomputed."""
-
-    def __init__(self, encoders: Mapping[str, SmallCnn]) -> None:
-        super().__init__()
-        self.encoders = nn.ModuleDict(dict(encoders))
-
-    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Encode the cameras that have an encoder here; pass the others' features through."""
-        return {name: self.encoders[name](image) if name in self.encoders else image for name, image in images.items()}
+Execution = Literal["eager", "compiled", "cuda_graphs"]
 
 
 class SacAgent:
-    """Actor, critic ensemble, targets, temperature and optimisers.
+    """Actor, critic ensemble, gripper critic, targets, temperature and optimisers.
 
     The critic's trunk and the trained vision encoder have their own slowly moving target copies;
     the actor reads the critic's vision without sending gradients into it.
+
+    Args:
+        config: The algorithm.
+        spec: Inputs and the policy's whole action.
+        scaling: Of the state.
+        trained_encoders: Encoders that learn with the critic, by camera; the other cameras are given features.
+        seed: Of the initial networks and of everything random in the updates.
+        device: Where it trains.
+        precision: Of the matrix products.
     """
 
     def __init__(
@@ -68,43 +42,74 @@ class SacAgent:
         config: PolicyConfig,
         spec: InputSpec,
         scaling: StateScaling,
-        trained_encoders: Mapping[str, SmallCnn],
+        trained_encoders: Mapping[str, Encoder],
         *,
         seed: int,
         device: str = "cpu",
+        precision: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
         self.config = config
         self.device = torch.device(device)
-        self.target_entropy = -spec.action_dim / 2 if config.target_entropy is None else config.target_entropy
+        discrete_gripper = config.gripper == "discrete"
+        gaussian = gaussian_part(spec, discrete_gripper)
+        self.target_entropy = -gaussian.action_dim / 2 if config.target_entropy is None else config.target_entropy
+        sizes: dict[str, Any] = {"latent_dim": config.latent_dim, "hidden_dims": config.hidden_dims}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.actor = SquashedGaussianActor(spec, latent_dim=config.latent_dim, hidden_dims=config.hidden_dims)
-            self.critic_ensemble = CriticEnsemble(
-                spec, members=config.num_critics, latent_dim=config.latent_dim, hidden_dims=config.hidden_dims
-            )
-        self.vision = Vision(trained_encoders)
-        self.scaling = scaling
-        for module in (self.actor, self.critic_ensemble, self.vision, self.scaling):
-            module.to(self.device)
+            self.acting = ActingNetworks.build(spec, Vision(trained_encoders), scaling, discrete_gripper=discrete_gripper, **sizes)
+            self.critic_ensemble = CriticEnsemble(gaussian, members=config.num_critics, layer_norm=config.critic_layer_norm, **sizes)
+        self.acting.to(self.device)
+        self.critic_ensemble.to(self.device)
+        self.actor, self.vision, self.scaling, self.gripper = (
+            self.acting.actor,
+            self.acting.vision,
+            self.acting.scaling,
+            self.acting.gripper,
+        )
         self.target_critics = copy.deepcopy(self.critic_ensemble).requires_grad_(False)
         self.target_vision = copy.deepcopy(self.vision).requires_grad_(False)
+        self.target_gripper = copy.deepcopy(self.gripper)
+        if self.target_gripper is not None:
+            self.target_gripper.requires_grad_(False)
         self.log_temperature = torch.tensor(config.temperature_init, device=self.device).log().requires_grad_()
-        self._critic_parameters: list[Tensor] = [*self.critic_ensemble.parameters(), *self.vision.parameters()]
-        self._target_parameters: list[Tensor] = [*self.target_critics.parameters(), *self.target_vision.parameters()]
+        self._critic_parameters = _parameters(self.critic_ensemble, self.vision, self.gripper)
+        self._target_parameters = _parameters(self.target_critics, self.target_vision, self.target_gripper)
+        self._ensemble_parameters = list(self.critic_ensemble.parameters())
         self._actor_parameters = list(self.actor.parameters())
-        self.critic_optimizer = torch.optim.Adam(self._critic_parameters, config.critic_lr, fused=True)
+        # An encoder that is trained may have parameters that stay as they are.
+        self._learned = [p for p in self._critic_parameters if p.requires_grad]
+        self.critic_optimizer = torch.optim.Adam(self._learned, config.critic_lr, fused=True)
         self.actor_optimizer = torch.optim.Adam(self._actor_parameters, config.actor_lr, fused=True)
-        self.temperature_optimizer = torch.optim.Adam([self.log_temperature], config.temperature_lr)
-        self.generator = torch.Generator().manual_seed(seed + 1)
+        self.temperature_optimizer = torch.optim.Adam([self.log_temperature], config.temperature_lr, fused=True)
+        self.generator = torch.Generator(self.device).manual_seed(seed + 1)
+        self.objectives = Objectives(
+            config,
+            self.acting,
+            self.critic_ensemble,
+            self.target_critics,
+            self.target_vision,
+            self.target_gripper,
+            mixed_precision=precision == "bfloat16",
+        )
+        self._execution = _Execution("eager")
 
     @property
     def architecture(self) -> str:
         """Hash of the names, shapes and dtypes of everything that travels to the actor."""
-        return architecture_hash(self.policy_tensors())
+        return self.acting.architecture_hash
 
     def policy_tensors(self) -> dict[str, Tensor]:
-        """Return what is needed to act: actor, trained vision and state scaling, by name."""
-        return policy_tensors(self.actor, self.vision, self.scaling)
+        """Return what is needed to act: actor, trained vision, state scaling and gripper critic, by name."""
+        return self.acting.tensors()
+
+    @property
+    def execution(self) -> Execution:
+        """How updates are computed."""
+        return self._execution.mode
+
+    @execution.setter
+    def execution(self, mode: Execution) -> None:
+        self._execution.mode = mode
 
     def update(self, batch: TensorBatch, *, update_actor: bool) -> dict[str, Tensor]:
         """Do one critic update, and one of actor and temperature when asked.
@@ -112,69 +117,52 @@ class SacAgent:
         Returns:
             Scalars without gradient, still tensors so that nothing waits for the device.
         """
-        state, next_state = self.scaling(batch.state), self.scaling(batch.next_state)
         temperature = self.log_temperature.detach().exp()
-        target = self._target(batch, next_state, temperature)
-        features = self.vision(batch.images)
-        q = self.critic_ensemble(state, features, batch.action)
-        loss = losses.critic_loss(q, target)
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        grad_norm = nn.utils.clip_grad_norm_(self._critic_parameters, self.config.grad_clip_norm)
-        self.critic_optimizer.step()
+        noise = self._noise(len(batch.reward))
+        members = losses.subset_of_critics(self.config.num_critics, self.config.num_subsample_critics, self.generator)
+        objective = self._execution.critic(self.objectives)(batch, noise, members, temperature)
+        grad_norm = self._descend(objective.loss, self.critic_optimizer, self._learned)
         with torch.no_grad():
             torch._foreach_lerp_(self._target_parameters, self._critic_parameters, self.config.critic_target_update_weight)
-        metrics = {"loss/critic": loss.detach(), "q/mean": q.detach().mean(), "q/max": q.detach().max(), "grad_norm/critic": grad_norm}
+        metrics = self._execution.keep(objective.metrics) | {"grad_norm/critic": grad_norm}
         if update_actor:
-            metrics |= self._update_actor(state, {name: value.detach() for name, value in features.items()})
+            metrics |= self._update_actor(self._execution.keep({"": objective.state})[""], self._execution.keep(objective.features))
         return metrics
 
+    def clone_behaviour(self, batch: TensorBatch) -> dict[str, Tensor]:
+        """Do one step of behaviour cloning on demonstrations: the actor alone, towards their actions."""
+        loss = self.objectives.cloning(batch)
+        grad_norm = self._descend(loss, self.actor_optimizer, self._actor_parameters)
+        return {"loss/cloning": loss.detach(), "grad_norm/actor": grad_norm}
+
     def _update_actor(self, state: Tensor, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        mean, log_std = self.actor(state, features)
-        action, log_probability = sample_squashed(mean, log_std, self._noise(mean))
-        self.critic_ensemble.requires_grad_(False)
-        q = (
-            self.critic_ensemble(state, features, action).mean(0)
-            if self._averages_critics
-            else self.critic_ensemble(state, features, action).amin(0)
-        )
-        self.critic_ensemble.requires_grad_(True)
-        loss = losses.actor_loss(self.log_temperature.detach().exp(), log_probability, q)
-        self.actor_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        grad_norm = nn.utils.clip_grad_norm_(self._actor_parameters, self.config.grad_clip_norm)
-        self.actor_optimizer.step()
-        temperature_loss = losses.temperature_loss(self.log_temperature, log_probability, self.target_entropy)
+        temperature = self.log_temperature.detach().exp()
+        # The actor's gradient passes through the critics, not into their parameters.
+        for parameter in self._ensemble_parameters:
+            parameter.requires_grad_(False)
+        objective = self._execution.actor(self.objectives)(state, features, self._noise(len(state)), temperature)
+        grad_norm = self._descend(objective.loss, self.actor_optimizer, self._actor_parameters)
+        for parameter in self._ensemble_parameters:
+            parameter.requires_grad_(True)
+        temperature_loss = losses.temperature_loss(self.log_temperature, objective.log_probability, self.target_entropy)
         self.temperature_optimizer.zero_grad(set_to_none=True)
         temperature_loss.backward()
         self.temperature_optimizer.step()
-        return {
-            "loss/actor": loss.detach(),
+        return self._execution.keep(objective.metrics) | {
             "loss/temperature": temperature_loss.detach(),
             "temperature": self.log_temperature.detach().exp(),
-            "entropy": -log_probability.detach().mean(),
-            "action/mean_abs": action.detach().abs().mean(),
             "grad_norm/actor": grad_norm,
         }
 
-    @property
-    def _averages_critics(self) -> bool:
-        # RLPD's actor climbs the ensemble mean when targets use a sub-sampled minimum (its Algorithm 1).
-        return self.config.num_subsample_critics is not None
+    def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        grad_norm = nn.utils.clip_grad_norm_(parameters, self.config.grad_clip_norm)
+        optimizer.step()
+        return grad_norm
 
-    @torch.no_grad()
-    def _target(self, batch: TensorBatch, next_state: Tensor, temperature: Tensor) -> Tensor:
-        mean, log_std = self.actor(next_state, self.vision(batch.next_images))
-        next_action, log_probability = sample_squashed(mean, log_std, self._noise(mean))
-        target_q = self.target_critics(next_state, self.target_vision(batch.next_images), next_action)
-        subset = losses.subset_of_critics(self.config.num_critics, self.config.num_subsample_critics, self.generator)
-        next_q = losses.minimum_over_subset(target_q, subset.to(self.device))
-        if self.config.use_backup_entropy:
-            next_q = next_q - temperature * log_probability
-        return losses.td_target(batch.reward, batch.terminated, next_q, batch.discount)
-
-    def _noise(self, like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=self.generator).to(self.device)
+    def _noise(self, rows: int) -> Tensor:
+        return torch.randn((rows, self.acting.noise_dim), generator=self.generator, device=self.device)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return every tensor of the learning state by a flat name; restored by `load_state_dict`."""
@@ -219,25 +207,56 @@ class SacAgent:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
     def _modules(self) -> dict[str, nn.Module]:
-        return {
+        modules: dict[str, nn.Module | None] = {
             "actor": self.actor,
             "critic": self.critic_ensemble,
             "target_critic": self.target_critics,
             "vision": self.vision,
             "target_vision": self.target_vision,
             "scaling": self.scaling,
+            "gripper": self.gripper,
+            "target_gripper": self.target_gripper,
         }
+        return {name: module for name, module in modules.items() if module is not None}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"critic": self.critic_optimizer, "actor": self.actor_optimizer, "temperature": self.temperature_optimizer}
 
 
-def policy_tensors(actor: nn.Module, vision: nn.Module, scaling: nn.Module) -> dict[str, Tensor]:
-    """Name the tensors that acting needs."""
-    owners = {"actor": actor, "vision": vision, "scaling": scaling}
-    return dict(itertools.chain.from_iterable(((f"{o}.{n}", t.detach()) for n, t in m.state_dict().items()) for o, m in owners.items()))
+class _Execution:
+    """The objectives as they are called: as written, or compiled at first use.
+
+    A copy compiles anew, since compiled functions are bound to the networks that they were compiled with.
+    """
+
+    def __init__(self, mode: Execution) -> None:
+        self.mode = mode
+        self._compiled: dict[tuple[Execution, str], Callable[..., Any]] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Execution:
+        return _Execution(self.mode)
+
+    def critic(self, objectives: Objectives) -> Callable[..., CriticObjective]:
+        return self._get("critic", objectives.critic)
+
+    def actor(self, objectives: Objectives) -> Callable[..., ActorObjective]:
+        return self._get("actor", objectives.actor)
+
+    def keep(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copy what a replayed CUDA graph would overwrite; otherwise return it as it is."""
+        return {name: tensor.clone() for name, tensor in tensors.items()} if self.mode == "cuda_graphs" else dict(tensors)
+
+    def _get(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        if self.mode == "eager":
+            return function
+        if self.mode == "cuda_graphs":
+            torch.compiler.cudagraph_mark_step_begin()
+        key = (self.mode, name)
+        if key not in self._compiled:
+            graphs = "reduce-overhead" if self.mode == "cuda_graphs" else None
+            self._compiled[key] = torch.compile(function, dynamic=False, mode=graphs)
+        return self._compiled[key]
 
 
-def architecture_hash(tensors: Mapping[str, Tensor]) -> str:
-    """Identify an architecture by the names, shapes and dtypes of its tensors."""
-    return content_hash({name: [list(tensor.shape), str(tensor.dtype)] for name, tensor in tensors.items()})
+def _parameters(*modules: nn.Module | None) -> list[Tensor]:
+    return [parameter for module in modules if module is not None for parameter in module.parameters()]

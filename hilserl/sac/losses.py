@@ -23,16 +23,6 @@ def td_target(reward: Tensor, terminated: Tensor, next_q: Tensor, discount: Tens
     return (reward + discount * (1.0 - terminated) * next_q).detach()
 
 
-def minimum_over_subset(target_q: Tensor, subset: Tensor) -> Tensor:
-    """Take the minimum over the chosen target critics (REDQ, arXiv 2101.05982).
-
-    Args:
-        target_q: Values of all target critics, (N, B).
-        subset: Indices of the chosen critics, (M,).
-    """
-    return target_q[subset].amin(0)
-
-
 def critic_loss(q: Tensor, target: Tensor) -> Tensor:
     """Sum over critics of the mean squared TD error; q (N, B), target (B,)."""
     return (q - target).square().mean(1).sum()
@@ -51,8 +41,28 @@ def temperature_loss(log_temperature: Tensor, log_probability: Tensor, target_en
     return -(log_temperature.exp() * (log_probability.detach() + target_entropy)).mean()
 
 
-def subset_of_critics(members: int, size: int | None, generator: torch.Generator) -> Tensor:
-    """Draw `size` of `members` critics without replacement; all of them when `size` is None."""
+def gripper_class(action: Tensor) -> Tensor:
+    """Return the gripper class 0 close, 1 stay, 2 open of gripper actions in [-1, 1], (B,): the nearest of -1, 0, 1."""
+    return action.round().long().clamp(-1, 1) + 1
+
+
+def less_gripper_cost(reward: Tensor, gripper_action: Tensor, cost: float) -> Tensor:
+    """Take the cost of moving the gripper from the reward: `cost` times |action|, all (B,)."""
+    return reward - cost * gripper_action.abs()
+
+
+def of_class(q: Tensor, chosen: Tensor) -> Tensor:
+    """Pick each row's value of its class: q (B, 3), chosen (B,)."""
+    return q.gather(1, chosen.unsqueeze(1)).squeeze(1)
+
+
+def gripper_loss(q: Tensor, taken: Tensor, target: Tensor) -> Tensor:
+    """Mean squared TD error of the class that was taken (double DQN, arXiv 1509.06461); q (B, 3), taken (B,), target (B,)."""
+    return (of_class(q, taken) - target).square().mean()
+
+
+def subset_of_critics(members: int, size: int | None, generator: torch.Generator) -> Tensor | None:
+    """Draw `size` of `members` target critics without replacement (REDQ, arXiv 2101.05982); None stands for all of them."""
     if size is None or size == members:
-        return torch.arange(members)
-    return torch.randperm(members, generator=generator)[:size]
+        return None
+    return torch.randperm(members, generator=generator, device=generator.device)[:size]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
+GRIPPER_CLASSES = 3
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class InputSpec:
     Attributes:
         state_dim: S, scalars of `observation.state`.
         feature_shapes: Of each camera's features, by camera: (F,), or (C, H, W) of a map.
-        action_dim: A.
+        action_dim: A; dimensions of the Gaussian, without a discrete gripper.
     """
 
     state_dim: int
@@ -96,9 +97,11 @@ class EnsembleLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(members, inputs, outputs).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(members, 1, outputs).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, B, inputs) to (N, B, outputs)."""
-        return torch.baddbmm(self.bias, x, self.weight)
+    def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
+        """Map (N, B, inputs) to (N, B, outputs); with `members` (M,) only those, and M in place of N."""
+        if members is None:
+            return torch.baddbmm(self.bias, x, self.weight)
+        return torch.baddbmm(self.bias[members], x, self.weight[members])
 
 
 class EnsembleLayerNorm(nn.Module):
@@ -109,9 +112,10 @@ class EnsembleLayerNorm(nn.Module):
         self.scale = nn.Parameter(torch.ones(members, 1, width))
         self.shift = nn.Parameter(torch.zeros(members, 1, width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise (N, B, width) over the last axis."""
-        return torch.addcmul(self.shift, F.layer_norm(x, x.shape[-1:]), self.scale)
+    def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
+        """Normalise (N, B, width), or (M, B, width) of the given members, over the last axis; float32 out."""
+        scale, shift = (self.scale, self.shift) if members is None else (self.scale[members], self.shift[members])
+        return torch.addcmul(shift, F.layer_norm(x.float(), x.shape[-1:]), scale)
 
 
 class CriticEnsemble(nn.Module):
@@ -120,22 +124,45 @@ class CriticEnsemble(nn.Module):
     LayerNorm keeps values bounded on actions outside the data (RLPD, arXiv 2302.02948 §4.2).
     """
 
-    def __init__(self, spec: InputSpec, *, members: int, latent_dim: int, hidden_dims: Sequence[int]) -> None:
+    def __init__(self, spec: InputSpec, *, members: int, latent_dim: int, hidden_dims: Sequence[int], layer_norm: bool = True) -> None:
         super().__init__()
         self.members = members
         self.trunk = Trunk(spec, latent_dim)
         layers: list[nn.Module] = []
         width = self.trunk.output_dim + spec.action_dim
         for hidden in hidden_dims:
-            layers += [EnsembleLinear(members, width, hidden), EnsembleLayerNorm(members, hidden), nn.SiLU()]
+            layers += [EnsembleLinear(members, width, hidden), *([EnsembleLayerNorm(members, hidden)] if layer_norm else []), nn.SiLU()]
             width = hidden
         layers.append(EnsembleLinear(members, width, 1))
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.ModuleList(layers)
 
-    def forward(self, state: Tensor, features: Mapping[str, Tensor], action: Tensor) -> Tensor:
-        """Return Q-values (N, B) of scaled states (B, S), features and actions (B, A)."""
+    def forward(self, state: Tensor, features: Mapping[str, Tensor], action: Tensor, members: Tensor | None = None) -> Tensor:
+        """Return Q-values (N, B) of scaled states (B, S), features and actions (B, A).
+
+        With `members` (M,) only those critics are computed: (M, B).
+        """
         x = torch.cat((self.trunk(state, features), action), 1)
-        return self.layers(x.expand(self.members, *x.shape)).squeeze(-1)
+        x = x.expand(self.members if members is None else len(members), *x.shape)
+        for layer in self.layers:
+            x = layer(x) if isinstance(layer, nn.SiLU) else layer(x, members)
+        return x.squeeze(-1)
+
+
+class GripperCritic(nn.Module):
+    """Q-value of each gripper class: close, stay, open (HIL-SERL's DQN head, arXiv 2410.21845 §IV-B).
+
+    A class is the gripper action plus one, so -1, 0 and 1 in the policy's space.
+    """
+
+    def __init__(self, spec: InputSpec, *, latent_dim: int, hidden_dims: Sequence[int]) -> None:
+        super().__init__()
+        self.trunk = Trunk(spec, latent_dim)
+        self.layers = _mlp(self.trunk.output_dim, hidden_dims)
+        self.output = nn.Linear(hidden_dims[-1], GRIPPER_CLASSES)
+
+    def forward(self, state: Tensor, features: Mapping[str, Tensor]) -> Tensor:
+        """Return Q-values (B, 3) of scaled states (B, S) and features."""
+        return self.output(self.layers(self.trunk(state, features)))
 
 
 class SquashedGaussianActor(nn.Module):
@@ -144,14 +171,9 @@ class SquashedGaussianActor(nn.Module):
     def __init__(self, spec: InputSpec, *, latent_dim: int, hidden_dims: Sequence[int]) -> None:
         super().__init__()
         self.trunk = Trunk(spec, latent_dim)
-        layers: list[nn.Module] = []
-        width = self.trunk.output_dim
-        for hidden in hidden_dims:
-            layers += [nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.SiLU()]
-            width = hidden
-        self.layers = nn.Sequential(*layers)
-        self.mean = nn.Linear(width, spec.action_dim)
-        self.log_std = nn.Linear(width, spec.action_dim)
+        self.layers = _mlp(self.trunk.output_dim, hidden_dims)
+        self.mean = nn.Linear(hidden_dims[-1], spec.action_dim)
+        self.log_std = nn.Linear(hidden_dims[-1], spec.action_dim)
         for output in (self.mean, self.log_std):
             nn.init.uniform_(output.weight, -1e-2, 1e-2)
             nn.init.zeros_(output.bias)
@@ -159,7 +181,15 @@ class SquashedGaussianActor(nn.Module):
     def forward(self, state: Tensor, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return mean and log standard deviation before the squashing, each (B, A)."""
         x = self.layers(self.trunk(state, features))
-        return self.mean(x), self.log_std(x).clamp(LOG_STD_MIN, LOG_STD_MAX)
+        return self.mean(x).float(), self.log_std(x).float().clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+
+def _mlp(width: int, hidden_dims: Sequence[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for hidden in hidden_dims:
+        layers += [nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.SiLU()]
+        width = hidden
+    return nn.Sequential(*layers)
 
 
 def sample_squashed(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -85,7 +85,10 @@ def test_the_users_settings_arrive_from_every_dialect(dialect):
     assert (config.task.type, config.task.control_time_s) == ("lift", 10)
     assert config.action_names == ("delta_x", "delta_y", "delta_z", "gripper")
     assert (config.dataset.repo_id, config.dataset.root, config.dataset.record) == ("user/so101_demos", Path("datasets/so101_demos"), None)
-    assert (config.encoder.type, config.encoder.freeze) == ("sim_pretrained", True)
+    assert (config.encoder.type, config.encoder.model, config.encoder.revision) == ("pretrained", "helper2424/resnet10", None)
+    assert config.encoder.freeze and config.encoder.stored_views == 4
+    assert (config.policy.gripper, config.policy.gripper_penalty) == ("continuous", 0)
+    assert (config.learner.execution, config.learner.precision, config.learner.storage_device) == ("auto", "float32", "cuda")
     policy = config.policy
     assert (policy.batch_size, policy.utd_ratio, policy.discount) == (256, 20, 0.97)
     assert (policy.actor_lr, policy.critic_lr, policy.temperature_lr) == (3e-4, 3e-4, 3e-4)
@@ -115,9 +118,10 @@ def test_every_key_of_the_file_has_exactly_one_note(raw, load):
 def test_what_cannot_be_done_yet_is_said(dialect):
     notes = notes_of(import_lerobot_config(DATA / FILES[dialect]))
     assert "SIMULATED" in notes["env.robot.type"].reason
-    assert notes["policy.vision_encoder_name"].status == "adapted"
+    assert notes["policy.vision_encoder_name"].target == "encoder.model"
+    assert "SET `encoder.revision`" in notes["policy.vision_encoder_name"].reason
     assert notes["env.robot.port"].status == "unsupported"
-    assert notes["policy.storage_device"].status == "unsupported"
+    assert notes["policy.storage_device"].target == "learner.storage_device"
     assert notes["dataset.video_backend"].status == "no effect"
     classifier = "env.reward_classifier_pretrained_path" if dialect == "0.3.3" else "env.processor.reward_classifier.pretrained_path"
     assert notes[classifier].status == "unsupported"
@@ -195,7 +199,7 @@ def test_a_frozen_random_encoder_is_refused(raw, load):
     with pytest.raises(ConfigError, match="freezes a \\*random\\* network"):
         load(change(raw, "policy.vision_encoder_name", None))
     trained = load(change(change(raw, "policy.vision_encoder_name", None), "policy.freeze_vision_encoder", False))
-    assert TrainConfig.model_validate(trained.values).encoder.type == "cnn"
+    assert TrainConfig.model_validate(trained.values).encoder.type == "lerobot_cnn"
 
 
 @pytest.mark.failure("D01")
@@ -460,11 +464,56 @@ def test_chosen_episodes_become_excluded_ones(raw, load, tmp_path):
 
 
 @pytest.mark.failure("D07")
-def test_a_gripper_in_three_classes_is_read_as_such(raw, load):
+def test_a_gripper_in_three_classes_is_read_as_such_and_learned_as_such(raw, load):
     imported = load(change(raw, "policy.num_discrete_actions", 3))
-    assert TrainConfig.model_validate(imported.values).dataset.gripper == "discrete"
+    config = TrainConfig.model_validate(imported.values)
+    assert (config.dataset.gripper, config.policy.gripper, config.task.type) == ("discrete", "discrete", "lift")
     note = notes_of(imported)["policy.num_discrete_actions"]
-    assert (note.status, note.target) == ("adapted", "dataset.gripper")
+    assert (note.status, note.target) == ("adapted", "policy.gripper")
+    assert "0, 1, 2" in note.reason
     assert notes_of(load(change(raw, "policy.num_discrete_actions", 5)))["policy.num_discrete_actions"].status == "unsupported"
     alone = load({"policy": {"type": "sac", "num_discrete_actions": 3}, "env": {"type": "gym_manipulator"}})
-    assert notes_of(alone)["policy.num_discrete_actions"].status == "unsupported"
+    assert notes_of(alone)["policy.num_discrete_actions"].target == "policy.gripper"
+    assert "gripper" not in alone.values["dataset"]
+
+
+@pytest.mark.failure("L06")
+def test_the_gripper_penalty_changes_its_sign(load):
+    for file, section in (("user_0.3.3.json", "wrapper"), ("user_0.5.json", "processor.gripper"), ("user_0.6.json", "processor.gripper")):
+        raw = json.loads((DATA / file).read_text())
+        path = f"env.{section}.gripper_penalty"
+        imported = load(change(raw, path, -0.02))
+        assert TrainConfig.model_validate(imported.values).policy.gripper_cost == 0.02
+        assert notes_of(imported)[path].value == -0.02 and "as a cost" in notes_of(imported)[path].reason
+        for value in (0.02, -3, "little"):
+            with pytest.raises(ConfigError, match="give a number from -1 to 0"):
+                load(change(raw, path, value))
+
+
+@pytest.mark.failure("L07")
+def test_compiling_precision_and_storage_arrive(raw, load, dialect):
+    section = "algorithm" if dialect == "0.6" else "policy"
+    imported = load(change(change(raw, f"{section}.use_torch_compile", True), "policy.use_amp", True))
+    learner = TrainConfig.model_validate(imported.values).learner
+    assert (learner.execution, learner.precision) == ("auto", "bfloat16")
+    note = notes_of(imported)[f"{section}.use_torch_compile"]
+    assert note.target == "learner.execution" and "checked against eager" in note.reason
+    devices = {"cpu": "cpu", "cuda:1": "cuda", "mps": None}
+    for theirs, ours in devices.items():
+        imported = load(change(raw, "policy.storage_device", theirs))
+        assert imported.values["learner"].get("storage_device") == ours
+        assert (notes_of(imported)["policy.storage_device"].status == "unsupported") == (ours is None)
+
+
+def test_sizes_that_are_fixed_here_are_said_where_the_file_has_others(raw, load):
+    for name, ours in {"image_encoder_hidden_dim": 32, "image_embedding_pooling_dim": 8, "shared_encoder": True}.items():
+        other = False if ours is True else 2 * ours
+        assert notes_of(load(change(raw, f"policy.{name}", ours)))[f"policy.{name}"].status == "no effect"
+        assert notes_of(load(change(raw, f"policy.{name}", other)))[f"policy.{name}"].status == "unsupported"
+
+
+def test_a_folder_as_encoder_needs_no_revision(raw, load):
+    encoder = TrainConfig.model_validate(load(change(raw, "policy.vision_encoder_name", "/models/resnet18")).values).encoder
+    assert (encoder.type, encoder.model, encoder.is_repository) == ("pretrained", "/models/resnet18", False)
+    pinned = load_config(DATA / "user_0.6.json", {"encoder.revision": "0" * 40}).encoder
+    assert (pinned.is_repository, pinned.revision) == (True, "0" * 40)

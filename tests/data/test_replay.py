@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hilserl.data.replay import ArraySpec, ReplayBuffer, concatenate
+from hilserl.data.replay import ArraySpec, ReplayBuffer
 from hilserl.errors import TrainingError
 
 PARTS = {"observation.state": ArraySpec((2,), "float32")}
@@ -101,15 +101,6 @@ def test_full_demonstrations_leave_room_or_stop() -> None:
     add_episode(buffer, 0, 6, terminated=True)
     with pytest.raises(TrainingError, match=r"offline_buffer_capacity"):
         buffer.pin()
-
-
-def test_concatenate_keeps_rows_aligned() -> None:
-    first, second = ReplayBuffer(9, PARTS, 1), ReplayBuffer(9, PARTS, 1)
-    add_episode(first, 1, 3, terminated=False)
-    add_episode(second, 2, 3, terminated=True)
-    both = concatenate(first.sample(4, np.random.default_rng(0)), second.sample(4, np.random.default_rng(0)))
-    assert both.observation["observation.state"][:, 0].tolist() == [1] * 4 + [2] * 4
-    assert (both.action[:, 0] == both.observation["observation.state"][:, 1]).all()
 
 
 def add_weighted(buffer: ReplayBuffer, stream: int, weights: list[float]) -> None:

@@ -18,9 +18,10 @@ from hilserl.learner.experience import Experience
 from hilserl.learner.statistics import ReturnBound
 from hilserl.link.messages import Step
 from hilserl.policy import PolicyArchitecture
-from hilserl.sac.agent import SacAgent, Vision
+from hilserl.sac.agent import SacAgent
 from hilserl.sac.networks import StateScaling
 from hilserl.schema import IMAGE_PREFIX, STATE_KEY
+from hilserl.vision.encoder import Vision
 
 CONFIG = TrainConfig(observation=ObservationConfig(images={}, privileged=True))
 ARCHITECTURE = PolicyArchitecture.from_config(CONFIG)
@@ -119,7 +120,7 @@ def test_pairs_are_those_of_a_brute_force_search(first, second, turns) -> None:
     assert pairs_of(experience.offline) == human
     assert experience.offline._added == rows  # each bout a segment of its own, each observation once
     steps = sum(len(episode.human) for life in (first, second) for episode in life)
-    assert experience.dropped_steps + len(experience._open) == steps - len(every)
+    assert experience.dropped_steps + len(experience._linker.open) == steps - len(every)
 
 
 @pytest.mark.failure("L01")

@@ -5,9 +5,10 @@ import torch
 
 from hilserl.config.models import PolicyConfig
 from hilserl.errors import TrainingError
-from hilserl.sac.agent import SacAgent, TensorBatch
+from hilserl.sac.agent import SacAgent
+from hilserl.sac.batch import TensorBatch
 from hilserl.sac.networks import InputSpec, StateScaling
-from hilserl.sac.vision import SmallCnn, SpatialSoftmax
+from hilserl.vision.small_cnn import SmallCnn, SpatialSoftmax
 
 SPEC = InputSpec(5, {"wrist": (7,)}, 2)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hilserl.vision.encoder import Encoder
+
 
 class SpatialSoftmax(nn.Module):
     """Expected image coordinates of each channel's activation (Levine et al. 2016, arXiv 1504.00702)."""
@@ -21,7 +23,7 @@ class SpatialSoftmax(nn.Module):
         return (weights @ self.grid).flatten(1)
 
 
-class SmallCnn(nn.Module):
+class SmallCnn(Encoder):
     """Three convolutions, spatial softmax, and a head that predicts named labels.
 
     The features are the keypoints followed by the head's prediction, all of order one. Pretraining

@@ -1,0 +1,1 @@
+"""The environments that a policy acts in, and how one is made from a configuration."""

@@ -1,0 +1,76 @@
+"""Which weights were evaluated, which of them were the best, and what the end was against them."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from hilserl.learner.statistics import EvaluationPoint
+
+logger = logging.getLogger(__name__)
+
+_VERSIONS_KEPT = 64
+
+
+class BestPolicy:
+    """Keeps published weights until it is known how good they are, and those of the best evaluation until saved.
+
+    Attributes:
+        point: The best evaluation whose weights there are, on disk or here; None before the first.
+        tensors: Its weights, while they are not on disk; else None.
+    """
+
+    def __init__(self) -> None:
+        self.point: EvaluationPoint | None = None
+        self.tensors: Mapping[str, Tensor] | None = None
+        self._published: OrderedDict[int, Mapping[str, Tensor]] = OrderedDict()
+        self._evaluated: dict[int, Mapping[str, Tensor]] = {}
+
+    @property
+    def newest_version(self) -> int:
+        """Version published last; 0 before the first."""
+        return next(reversed(self._published), 0)
+
+    def publish(self, version: int, tensors: Mapping[str, Tensor]) -> None:
+        """Keep weights that actors may evaluate."""
+        self._published[version] = tensors
+        if len(self._published) > _VERSIONS_KEPT:
+            self._published.popitem(last=False)
+
+    def keep_evaluated(self, version: int, tensors: Mapping[str, Tensor]) -> None:
+        """Keep weights of which an evaluation is known to come."""
+        self._evaluated[version] = tensors
+
+    def hold(self, version: int) -> None:
+        """Keep these weights beyond newer ones: the first episode of their evaluation is in."""
+        if version in self._published and version not in self._evaluated:
+            self._evaluated[version] = self._published[version]
+
+    def take(self, point: EvaluationPoint) -> bool:
+        """Judge a complete evaluation; True if it is the best. A tie goes to the later policy: it has seen more."""
+        tensors = self._evaluated.get(point.weights_version)
+        self._evaluated = {version: held for version, held in self._evaluated.items() if version > point.weights_version}
+        if self.point is not None and point.success_rate < self.point.success_rate:
+            return False
+        if tensors is None:
+            logger.warning(
+                "The evaluation at step %d is the best (%.0f %%), but its weights (version %d) are gone, so they cannot be kept",
+                point.environment_steps, 100 * point.success_rate, point.weights_version,
+            )  # fmt: skip
+            return False
+        self.point, self.tensors = point, tensors
+        return True
+
+
+def describe_choice(best: EvaluationPoint | None, evaluations: Sequence[EvaluationPoint]) -> str:
+    """Say which policy is used and what it is measured against at the end."""
+    if best is None:
+        return "the last policy is used: none was evaluated during training"
+    used = f"the policy of step {best.environment_steps:,} is used ({best.successes} of {best.episodes}: {best.success_rate:.0%})"
+    if not evaluations or evaluations[-1].success_rate >= best.success_rate:
+        return used
+    last = evaluations[-1]
+    return f"{used}; training went on past its best: {best.success_rate:.0%} -> {last.success_rate:.0%} at step {last.environment_steps:,}"

@@ -1,0 +1,1 @@
+"""Vision encoders: an image to features, one file per encoder."""
