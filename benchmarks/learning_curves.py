@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _aggregate import bootstrap_interval, interquartile_mean
 from _runs import ROOT, commit, read_results, run_all
-from _statistics import bootstrap_interval, interquartile_mean
 
 TASKS: dict[str, dict[str, Any]] = {
     "reach": {"config": "reach", "steps": 2000, "every": 200},
     "lift": {"config": "lift", "steps": 6000, "every": 500},
-    "reach_pixels": {"config": "reach", "steps": 2000, "every": 200, "encoder.type": "cnn", "encoder.freeze": False},
+    "reach_pixels": {"config": "reach", "steps": 1500, "every": 250, "encoder.type": "cnn", "encoder.freeze": False},
 }
 TITLES = {
     "reach": "reach (encoder pretrained in simulation)",
@@ -117,7 +117,9 @@ def curves(lines: list[dict[str, Any]], task: str, arm: str) -> tuple[np.ndarray
     """Return the steps (P,) and the success rates (runs, P) of one task and arm."""
     runs = [line["curve"] for line in lines if (line["task"], line["arm"]) == (task, arm)]
     points = min((len(run) for run in runs), default=0)
-    return np.array([p["steps"] for p in runs[0][:points]] if runs else []), np.array([[p["success"] for p in run[:points]] for run in runs])
+    return np.array([p["steps"] for p in runs[0][:points]] if runs else []), np.array(
+        [[p["success"] for p in run[:points]] for run in runs]
+    )
 
 
 def print_table(lines: list[dict[str, Any]]) -> None:
@@ -181,9 +183,7 @@ def main() -> int:
         prepare_tasks(arguments.tasks)
         # Seed by seed, so that every arm has something to show early.
         keys = [(task, arm, seed) for task in arguments.tasks for seed in arguments.seeds for arm in arguments.arms]
-        failed = run_all(
-            Path(__file__), [(key, [str(part) for part in key]) for key in keys], arguments.results, arguments.workers, KEY
-        )
+        failed = run_all(Path(__file__), [(key, [str(part) for part in key]) for key in keys], arguments.results, arguments.workers, KEY)
     lines = read_results(arguments.results)
     if lines:
         print_table(lines)

@@ -129,11 +129,9 @@ def _run_flow(config: str, overrides: dict[str, Any], fresh: bool, display: Disp
 
 def _show_result(console: Console, summary: dict[str, Any]) -> None:
     """Print the outcome, and where to look."""
-    low, high = summary["interval"]
-    good = summary["success_rate"] >= _GOOD
+    good = summary["success_rate"] is None or summary["success_rate"] >= _GOOD
     outcome = (
-        f"[bold {'green' if good else 'yellow'}]{summary['success_rate']:.0%} success[/] of {summary['episodes']} evaluation episodes\n"
-        f"95 % interval {low:.0%} to {high:.0%}, judged by the {summary['judged_by']}, {summary['mean_seconds']:.1f} s an episode\n"
+        f"{_outcome(summary)}, {summary['mean_seconds']:.1f} s an episode\n"
         f"learned in {summary['environment_steps']} environment steps, {summary['updates']} updates, {summary['learning_seconds']:.0f} s\n"
         f"ended because {summary['ended_because']}"
     )
@@ -151,6 +149,22 @@ def _show_result(console: Console, summary: dict[str, Any]) -> None:
         lines += ["", "Next: [cyan]uv run hilserl demo lift[/]"]
     # Outside of the box and never wrapped, so that a long path can be copied.
     console.print("\n".join(lines), soft_wrap=True)
+
+
+def _outcome(summary: dict[str, Any]) -> str:
+    """Say how good the policy is: by success, or by return where the environment knows no success."""
+    if summary["success_rate"] is None:
+        low, high = summary["return_interval"]
+        return (
+            f"[bold green]mean return {summary['mean_return']:.4g}[/] in {summary['episodes']} evaluation episodes\n"
+            f"95 % interval {low:.4g} to {high:.4g}"
+        )
+    low, high = summary["interval"]
+    color = "green" if summary["success_rate"] >= _GOOD else "yellow"
+    return (
+        f"[bold {color}]{summary['success_rate']:.0%} success[/] of {summary['episodes']} evaluation episodes\n"
+        f"95 % interval {low:.0%} to {high:.0%}, judged by the {summary['judged_by']}"
+    )
 
 
 def _short(path: str | None) -> str:

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -41,6 +42,7 @@ class _Stage:
     started: float | None = None
     ended: float | None = None
     cached: bool = False
+    skipped: str = ""
     failed: bool = False
     progress: Progress | None = None
 
@@ -105,6 +107,13 @@ class Display:
         if self.plain:
             self.console.print(f"{STAGES[name]}: {'cached' if cached else f'done in {seconds:.1f} s'}")
 
+    def skip(self, name: str, why: str) -> None:
+        """A phase is left out."""
+        with self._lock:
+            self._stages[name].skipped = why
+        if self.plain:
+            self.console.print(f"{STAGES[name]}: skipped, {why}")
+
     def note(self, text: str) -> None:
         """Show a remark that the person may want to act on; a repeated one is shown once."""
         if text in self._notes:
@@ -121,6 +130,9 @@ class Display:
 
     def _take(self, progress: Progress) -> None:
         if progress.stage not in self._stages:
+            return
+        if progress.skipped:
+            self.skip(progress.stage, progress.message)
             return
         self.begin(progress.stage)
         if progress.cached:
@@ -155,6 +167,8 @@ class Display:
         return Panel(Group(*parts), title=f"[bold]{self.title}", border_style="cyan", padding=(1, 2))
 
     def _row(self, label: str, stage: _Stage) -> tuple[RenderableType, ...]:
+        if stage.skipped:
+            return Text("–", style="dim"), Text(label, style="dim"), "", Text("skipped", style="dim")
         if stage.started is None:
             return Text("·", style="dim"), Text(label, style="dim"), "", ""
         if stage.ended is not None:
@@ -175,15 +189,24 @@ class Display:
         grid = Table.grid(padding=(0, 2))
         grid.add_column(width=24)
         grid.add_column()
+        if "episode/return" in values and "episode/success" not in values:
+            grid.add_row("return while training", f"{values['episode/return']:.4g}")
+            if "eval/return" in values:
+                grid.add_row("return, policy alone", f"[bold]{values['eval/return']:.4g}")
+            grid.add_row("speed", _speed(values))
+            return Group(Text(""), grid)
         curve = Text("".join(_BARS[round(value * (len(_BARS) - 1))] for value in _thinned(self._success, _CURVE_WIDTH)), style="green")
         grid.add_row("success while training", Text.assemble(f"{values.get('episode/success', 0.0):4.0%}  ", curve))
         if "eval/success" in values:
             grid.add_row("success, policy alone", f"[bold]{values['eval/success']:4.0%}")
         grid.add_row("human intervention", f"{values.get('intervention/rate', 0.0):4.0%} of steps")
-        owed = f", {values['owed_updates']:.0f} owed" if values.get("owed_updates") else ""
-        speed = f"{values.get('steps_per_s', 0.0):4.0f} steps/s, {values.get('updates_per_s', 0.0):.0f} updates/s{owed}"
-        grid.add_row("speed", speed)
+        grid.add_row("speed", _speed(values))
         return Group(Text(""), grid)
+
+
+def _speed(values: Mapping[str, float]) -> str:
+    owed = f", {values['owed_updates']:.0f} owed" if values.get("owed_updates") else ""
+    return f"{values.get('steps_per_s', 0.0):4.0f} steps/s, {values.get('updates_per_s', 0.0):.0f} updates/s{owed}"
 
 
 def _thinned(values: list[float], count: int) -> list[float]:
@@ -195,7 +218,8 @@ def _thinned(values: list[float], count: int) -> list[float]:
 
 def _numbers(progress: Progress) -> str:
     total = f"/{progress.total:g}" if progress.total else ""
-    shown = ("success", "episode/success", "eval/success", "intervention/rate", "loss")
+    judged = "success" if "episode/success" in progress.values else "return"
+    shown = ("success", "return", f"episode/{judged}", f"eval/{judged}", "intervention/rate", "loss")
     values = ", ".join(f"{key} {progress.values[key]:.2f}" for key in shown if key in progress.values)
     count = f"{progress.done:g}{total} {progress.unit}" if progress.done or total or progress.unit else ""
     return " ".join(part for part in (count, values, progress.message) if part) or "begun"

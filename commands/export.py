@@ -45,11 +45,12 @@ def _to_lerobot(source: PolicySource, out: Path) -> None:
     why = "which LeRobot 0.6.1 has itself" if written.reason is None else f"for the plugin lerobot_policy_hilserl, since {written.reason}"
     print(f"written: {out}, policy type `{written.policy_type}`, {why}")
     print(f"checked: loaded by LeRobot, {written.comparison}")
-    actions = ", ".join(source.action.names)
-    print(
-        f"note: it returns [{actions}] in [-1, 1], not joint angles. LeRobot loads and runs it; `lerobot-rollout` on an arm would need\n"
-        "      these turned into joint targets, and the state assembled: docs/export.md has the loop that does both."
-    )
+    if source.environment is None:
+        actions = ", ".join(source.action.names)
+        print(
+            f"note: it returns [{actions}] in [-1, 1], not joint angles. LeRobot loads and runs it, but `lerobot-rollout` cannot\n"
+            "      drive an arm with it: docs/export.md has the loop that assembles the state and decodes the actions."
+        )
     if written.reason is not None:
         print("next: in LeRobot's environment, from a checkout of hilserl: uv pip install . ./plugins/lerobot_policy_hilserl")
     print(f"next: {out / 'README.md'} says what the policy expects, and how to load it")

@@ -74,6 +74,21 @@ def demo(
 
 
 @app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="Configuration file, or the name of a shipped one: reach, lift, pendulum, ...")],
+    seed: Seed = None,
+    set_: Set = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew instead of continuing an interrupted run.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines of text instead of a live display.")] = False,
+) -> None:
+    """Train what a configuration describes, on this machine: the SO-101 in simulation, or any Gymnasium environment (`env: {id: ...}`)."""
+    from commands.demo import run_demo
+
+    _require_home()
+    run_demo(config, _overrides(set_, seed), fresh=fresh, plain=plain)
+
+
+@app.command()
 def up(
     prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server and UI.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
@@ -146,8 +161,7 @@ def evaluate(
     result = evaluate_policy(load_config(config or trained_with, overrides), folder, video=video)
     print(f"policy: {folder}")
     print(
-        f"success {result.success_rate:.1%} of {result.episodes} episodes "
-        f"(95 % Wilson interval {result.interval_low:.1%} to {result.interval_high:.1%}), judged by the {result.judged_by}; "
+        f"{result.shown}; {result.episodes} episodes, "
         f"mean {result.mean_seconds:.1f} s an episode; seeds {result.seed} to {result.seed + result.episodes - 1}"
     )
     if result.failed_seeds:

@@ -33,6 +33,7 @@ def demonstration_inputs(config: TrainConfig) -> dict[str, Any]:
         "code": source_hash(env, expert, privileged, render, scene, codec, kinematics, least_squares, state, units, writer),
         "record": _recording(config).model_dump(mode="json"),
         "task": config.task.model_dump(mode="json"),
+        **({"discount": config.policy.discount} if config.task.reward == "shaped" else {}),
         "robot": config.robot.model_dump(mode="json", exclude={"id", "host"}),
         "observation": {
             "images": sorted(config.observation.images),

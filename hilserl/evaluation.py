@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +21,8 @@ from hilserl.errors import CheckpointError, ConfigError
 from hilserl.policy import Policy
 from hilserl.progress import Progress, publish
 from hilserl.schema import IMAGE_PREFIX, policy_schema
+
+logger = logging.getLogger(__name__)
 
 STAGE = "evaluate-policy"
 IN_TRAINING_SEED = 500_000  # first start of the evaluations during training; the final evaluation must use others
@@ -44,30 +47,49 @@ def wilson_interval(successes: int, trials: int, *, z: float = 1.959964) -> tupl
     return max(0.0, center - half), min(1.0, center + half)
 
 
+def mean_interval(values: Sequence[float], *, repeats: int = 10_000) -> tuple[float, float]:
+    """Confidence interval (95 %) of a mean by the percentile bootstrap (Efron 1979); repeatable.
+
+    Args:
+        values: At least one.
+        repeats: Resamples.
+    """
+    sample = np.asarray(values, np.float64)
+    rows = np.random.default_rng(0).integers(0, len(sample), (repeats, len(sample)))
+    low, high = np.percentile(sample[rows].mean(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Outcome of N deterministic episodes.
+    """Outcome of N deterministic episodes. An environment that knows no success has only returns.
 
     Attributes:
         episodes: Episodes played.
-        successes: Episodes in which the simulator saw the task done.
+        successes: Episodes in which the environment saw the task done; None where it knows no success.
         success_rate: Their share.
         interval_low: Lower bound of the 95 % Wilson interval.
         interval_high: Upper bound.
+        mean_return: Mean sum of an episode's rewards.
+        return_low: Lower bound of its 95 % bootstrap interval.
+        return_high: Upper bound.
         mean_steps: Mean episode length [control steps].
         mean_seconds: Mean episode length at the control rate [s].
-        judged_by: Who said what success is.
+        judged_by: Who said what success is; `return` where nobody did.
         seed: Seed of the first episode; episode i uses `seed + i`.
-        failed_seeds: Seeds of the episodes that failed, to watch them again.
+        failed_seeds: Seeds of the episodes that failed, to watch them again; empty without success.
         seconds: Wall time [s].
         video: Video file, if one was made.
     """
 
     episodes: int
-    successes: int
-    success_rate: float
-    interval_low: float
-    interval_high: float
+    successes: int | None
+    success_rate: float | None
+    interval_low: float | None
+    interval_high: float | None
+    mean_return: float
+    return_low: float
+    return_high: float
     mean_steps: float
     mean_seconds: float
     judged_by: str
@@ -75,6 +97,16 @@ class EvaluationResult:
     failed_seeds: tuple[int, ...]
     seconds: float
     video: Path | None = None
+
+    @property
+    def shown(self) -> str:
+        """The outcome in one line, for a person."""
+        if self.success_rate is None:
+            return f"mean return {self.mean_return:.4g} (95 % interval {self.return_low:.4g} to {self.return_high:.4g})"
+        return (
+            f"success {self.success_rate:.1%} (95 % Wilson interval {self.interval_low:.1%} to {self.interval_high:.1%}), "
+            f"judged by the {self.judged_by}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-serialisable form."""
@@ -107,48 +139,68 @@ def evaluate_policy(
         raise CheckpointError(f"{policy_folder}: the policy does not fit this configuration: " + "; ".join(differences))
     settings = config.evaluation
     started = time.monotonic()
-    lengths: list[int] = []
-    failed: list[int] = []
-    environment = make_environment(config, render_mode="rgb_array" if video and settings.video_episodes else None)
-    film = _Film(video, config.robot.control_hz) if video and settings.video_episodes else None
+    played: list[Episode] = []
+    filming = video is not None and settings.video_episodes > 0 and can_render(config)
+    environment = make_environment(config, render_mode="rgb_array" if filming else None)
+    fps = float(environment.metadata.get("render_fps") or 30)
+    film = _Film(video, fps) if video is not None and filming else None
     try:
         for index in range(settings.episodes):
             filmed = film if index < settings.video_episodes else None
-            episode = play_episode(environment, policy, settings.seed + index, filmed)
-            lengths.append(episode.steps)
-            if not episode.success:
-                failed.append(settings.seed + index)
-            publish(
-                Progress(
-                    STAGE,
-                    done=len(lengths),
-                    total=settings.episodes,
-                    unit="episodes",
-                    values={"success": 1 - len(failed) / len(lengths)},
-                )
-            )
+            played.append(play_episode(environment, policy, settings.seed + index, filmed))
+            name, scores = ("success", [e.success for e in played]) if config.judges_success else ("return", [e.return_ for e in played])
+            values = {name: float(np.mean(scores))}
+            publish(Progress(STAGE, done=len(played), total=settings.episodes, unit="episodes", values=values))
             if should_stop():
                 break
     finally:
         environment.close()
         if film:
             film.close()
-    successes = len(lengths) - len(failed)
-    low, high = wilson_interval(successes, len(lengths))
+    return _summarise(config, played, fps, time.monotonic() - started, video if film else None)
+
+
+def _summarise(config: TrainConfig, played: Sequence[Episode], fps: float, seconds: float, video: Path | None) -> EvaluationResult:
+    judged, count, seed = config.judges_success, len(played), config.evaluation.seed
+    successes = sum(episode.success for episode in played)
+    low, high = wilson_interval(successes, count) if judged else (None, None)
+    return_low, return_high = mean_interval([episode.return_ for episode in played])
+    mean_steps = float(np.mean([episode.steps for episode in played]))
+    judge = "simulator" if config.env is None else "environment"
     return EvaluationResult(
-        episodes=len(lengths),
-        successes=successes,
-        success_rate=successes / len(lengths),
+        episodes=count,
+        successes=successes if judged else None,
+        success_rate=successes / count if judged else None,
         interval_low=low,
         interval_high=high,
-        mean_steps=float(np.mean(lengths)),
-        mean_seconds=float(np.mean(lengths)) / config.robot.control_hz,
-        judged_by="simulator",
-        seed=settings.seed,
-        failed_seeds=tuple(failed),
-        seconds=time.monotonic() - started,
-        video=video if film else None,
+        mean_return=float(np.mean([episode.return_ for episode in played])),
+        return_low=return_low,
+        return_high=return_high,
+        mean_steps=mean_steps,
+        mean_seconds=mean_steps / fps,
+        judged_by=judge if judged else "return",
+        seed=seed,
+        failed_seeds=tuple(seed + index for index, episode in enumerate(played) if judged and not episode.success),
+        seconds=seconds,
+        video=video,
     )
+
+
+def can_render(config: TrainConfig) -> bool:
+    """Whether the environment draws pictures here; an environment's own drawing often needs packages that learning does not."""
+    if config.env is None:
+        return True
+    try:
+        environment = make_environment(config, render_mode="rgb_array")
+        try:
+            environment.reset(seed=0)
+            picture: Any = environment.render()
+        finally:
+            environment.close()
+    except Exception as error:  # of the environment's own code; the evaluation is worth having without a video
+        logger.warning("There will be no video: `%s` cannot draw here (%s: %s)", config.env.id, type(error).__name__, error)
+        return False
+    return isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3
 
 
 def _require_new_starts(config: TrainConfig) -> None:

@@ -7,7 +7,7 @@ is what acts. Saved as safetensors and JSON; nothing is unpickled.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -108,13 +108,22 @@ class Policy:
         """Return all tensors by name."""
         return self.networks.tensors()
 
-    def load_tensors(self, tensors: Mapping[str, Tensor], version: int) -> None:
+    def load_tensors(self, tensors: Mapping[str, Tensor], version: int, *, kept: Collection[str] = ()) -> None:
         """Take new weights.
 
+        Args:
+            tensors: By name.
+            version: Of the weights.
+            kept: Names that `tensors` leaves out, because the weights loaded last had the same values for them.
+
         Raises:
-            CheckpointError: They belong to another architecture, or are not finite; nothing was changed.
+            CheckpointError: They belong to another architecture, are not finite, or leave something out though
+                there were no weights before; nothing was changed.
         """
-        if (theirs := architecture_hash(tensors)) != self.architecture_hash:
+        if kept and self.version < 0:
+            raise CheckpointError(f"weights version {version} leave out `{next(iter(kept))}`, and this policy has no weights yet")
+        own = self.tensors()
+        if (theirs := architecture_hash({name: own[name] for name in kept if name in own} | dict(tensors))) != self.architecture_hash:
             raise CheckpointError(
                 f"weights version {version} are of architecture {theirs}, this policy is {self.architecture_hash}. "
                 "Actor and learner must run the same configuration and code version."
@@ -122,7 +131,7 @@ class Policy:
         broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())]
         if broken:
             raise CheckpointError(f"weights version {version}: `{broken[0]}` is not finite. The policy keeps its previous weights.")
-        self.networks.load_state_dict(dict(tensors))
+        self.networks.load_state_dict(dict(tensors), strict=not kept)  # whether it is complete, the hash has told
         self.version = version
 
     @torch.inference_mode()

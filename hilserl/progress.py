@@ -24,6 +24,7 @@ class Progress:
         message: One line for a person.
         values: Numbers worth showing, by name.
         cached: The phase is over, and an earlier result was used.
+        skipped: The phase is left out; `message` says why.
     """
 
     stage: str
@@ -33,6 +34,7 @@ class Progress:
     message: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
     cached: bool = False
+    skipped: bool = False
 
 
 Subscriber = Callable[[Progress], None]

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hilserl.config.models import TrainConfig
+from hilserl.errors import ConfigError
 from hilserl.files import content_hash
 
 JOINT_NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
@@ -98,8 +99,18 @@ class FeatureSchema:
 
 def state_components(config: TrainConfig) -> tuple[StateComponent, ...]:
     """Return the named components of this run's `observation.state`, in order."""
+    if config.env is not None:
+        return tuple(_of_environment(name, config) for name in config.observation.state)
     names = config.observation.state + (("cube_from_tool",) if config.observation.privileged else ())
     return tuple(STATE_COMPONENTS[name] for name in names)
+
+
+def _of_environment(name: str, config: TrainConfig) -> StateComponent:
+    """Describe a part of a Gymnasium environment's observation; its unit is the environment's affair."""
+    if config.env is None or config.env.spaces is None:
+        raise ConfigError("the environment's spaces are not known yet: load the configuration with `load_config` or `resolve_environment`")
+    size = len(config.env.spaces.vectors[name].low)
+    return StateComponent(name, tuple(str(index) for index in range(size)), "env", math.inf, 0.0)
 
 
 def policy_schema(config: TrainConfig) -> FeatureSchema:

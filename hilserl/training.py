@@ -16,6 +16,7 @@ import torch
 
 from hilserl.actor.loop import Actor, ActorResult, as_tensors
 from hilserl.actor.run import human_of
+from hilserl.config.gymnasium_spaces import resolve_environment
 from hilserl.config.models import TrainConfig
 from hilserl.data.buffer_build import get_or_build
 from hilserl.data.interfaces import SuccessJudge
@@ -85,7 +86,7 @@ def train_in_process(
         HilserlError: Any of the tree.
     """
     torch.set_num_threads(config.learner.torch_threads)
-    config = resolve_encoder(config)
+    config = resolve_encoder(resolve_environment(config))
     offline_buffer, encoders = prepare(config)
     run, _ = RunFolder.open(config, fresh=True)
     run.update(identity=None)  # without a journal, no command may continue it
@@ -111,18 +112,18 @@ def train_in_process(
         finally:
             environment.close()
             learner.close()
-        run.update(
-            status="finished", environment_steps=learned.environment_steps, updates=learned.updates, policy=str(learned.policy)
-        )
+        run.update(status="finished", environment_steps=learned.environment_steps, updates=learned.updates, policy=str(learned.policy))
     return TrainingResult(learned, acted, run.path)
 
 
-def prepare(config: TrainConfig) -> tuple[Path, Path | None]:
+def prepare(config: TrainConfig) -> tuple[Path | None, Path | None]:
     """Make, or find in the caches, what training starts from.
 
     Returns:
-        Folder of the offline buffer, and of the pretrained encoders where the policy needs them.
+        Folder of the offline buffer where there are demonstrations, and of the pretrained encoders where the policy needs them.
     """
+    if config.env is not None:
+        return None, None
     dataset = get_or_record(config)
     pretrained = bool(config.observation.images) and config.encoder.type == "sim_pretrained"
     encoders = get_or_pretrain(config) if pretrained else None

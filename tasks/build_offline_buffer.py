@@ -18,6 +18,7 @@ from hilserl.joints import RobotJointConverter
 from tasks.artifacts import publish_markdown
 from tasks.caching import BY_KEY, run_verified
 from tasks.progress import progress_artifact
+from tasks.skipping import NO_DEMONSTRATIONS, skip
 
 
 @task(name=STAGE, persist_result=True, result_serializer="json", cache_policy=BY_KEY)
@@ -28,14 +29,17 @@ def build_offline_buffer_task(config: TrainConfig, dataset: Path | None, run_job
     return manifest.summary() | {"folder": str(manifest.folder), "reason": reason}
 
 
-def build_offline_buffer(config: TrainConfig, dataset: Path | None, run_jobs: RunJobs | None = None) -> Path:
-    """Return the folder of the offline buffer; a cached one is verified on disk first.
+def build_offline_buffer(config: TrainConfig, dataset: Path | None, run_jobs: RunJobs | None = None) -> Path | None:
+    """Return the folder of the offline buffer; a cached one is verified on disk first. None where there are no demonstrations.
 
     Args:
         config: The run's configuration.
         dataset: Folder of the dataset made for `dataset.record`.
         run_jobs: Who converts; by default threads of this process.
     """
+    if config.env is not None:
+        skip(STAGE, NO_DEMONSTRATIONS)
+        return None
     plan = plan_conversion(config, dataset, _cache(), RobotJointConverter(config), load_judge)
     folder = offline_buffer_folder(_cache(), plan.key)
     problems = verify_offline_buffer(folder, plan.key, plan.inputs)

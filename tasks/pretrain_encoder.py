@@ -11,6 +11,7 @@ from hilserl.files import content_hash
 from hilserl.pretraining import STAGE, encoder_folder, encoder_inputs, get_or_pretrain, resolve_encoder, verify_encoders
 from tasks.caching import BY_KEY, run_verified
 from tasks.progress import progress_artifact
+from tasks.skipping import skip
 
 
 @task(name=STAGE, persist_result=True, result_serializer="json", cache_policy=BY_KEY)
@@ -27,7 +28,11 @@ def with_resolved_encoder(config: TrainConfig) -> TrainConfig:
 
 def pretrain_encoder(config: TrainConfig) -> Path | None:
     """Return the folder of the pretrained encoders; None where the policy needs none."""
-    if not config.observation.images or config.encoder.type != "sim_pretrained":
+    if not config.observation.images:
+        skip(STAGE, "the policy uses no camera")
+        return None
+    if config.encoder.type != "sim_pretrained":
+        skip(STAGE, f"`encoder.type` is `{config.encoder.type}`")
         return None
     folder = encoder_folder(config)
     run_verified(pretrain_encoder_task, content_hash(encoder_inputs(config)), verify_encoders(folder), config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from prefect import task
@@ -26,17 +27,17 @@ def publish_report(
 ) -> dict[str, Any]:
     """Draw the learning curve, log artefacts to MLflow, write the final report; returns the run's summary."""
     publish(Progress(STAGE))
-    interval = (evaluated.success_rate, evaluated.interval_low, evaluated.interval_high)
-    curve = draw_learning_curve(run.path / "learning_curve.png", run.run_id, learned.evaluations, learned.history, interval)
-    tracker.log_metrics(
-        {
-            "final/success": evaluated.success_rate,
-            "final/success_low": evaluated.interval_low,
-            "final/success_high": evaluated.interval_high,
-            "final/mean_steps": evaluated.mean_steps,
-        },
-        learned.environment_steps,
-    )
+    curve = draw_learning_curve(run.path / "learning_curve.png", run.run_id, learned.evaluations, learned.history, evaluated)
+    final = {
+        "final/success": evaluated.success_rate,
+        "final/success_low": evaluated.interval_low,
+        "final/success_high": evaluated.interval_high,
+        "final/return": evaluated.mean_return,
+        "final/return_low": evaluated.return_low,
+        "final/return_high": evaluated.return_high,
+        "final/mean_steps": evaluated.mean_steps,
+    }
+    tracker.log_metrics({name: value for name, value in final.items() if value is not None}, learned.environment_steps)
     tracker.log_artifact(curve)
     tracker.log_artifact(run.path / "evaluation" / "evaluation.json", "evaluation")
     if evaluated.video:
@@ -45,15 +46,19 @@ def publish_report(
         tracker.log_artifact(file, "policy")
     summary: dict[str, Any] = {
         "run_id": run.run_id,
-        "task": config.task.type,
+        "task": config.task_name,
         "seed": config.seed,
         "environment_steps": learned.environment_steps,
         "updates": learned.updates,
         "first_update_at": learned.first_update_at,
         "learning_seconds": round(learned.seconds, 1),
         "ended_because": learned.reason,
+        "policy_choice": learned.choice,
+        "alarms": [asdict(alarm) for alarm in learned.alarms],
         "success_rate": evaluated.success_rate,
         "interval": [evaluated.interval_low, evaluated.interval_high],
+        "mean_return": evaluated.mean_return,
+        "return_interval": [evaluated.return_low, evaluated.return_high],
         "episodes": evaluated.episodes,
         "mean_seconds": evaluated.mean_seconds,
         "judged_by": evaluated.judged_by,
@@ -70,10 +75,15 @@ def publish_report(
 
 
 def _markdown(summary: dict[str, Any], ui: str | None) -> str:
-    low, high = summary["interval"]
-    return f"""# {summary["success_rate"]:.0%} success on `{summary["task"]}`
+    if summary["success_rate"] is None:
+        title, (low, high) = f"Mean return {summary['mean_return']:.4g}", summary["return_interval"]
+        interval = f"95 % bootstrap interval of the mean return {low:.4g} – {high:.4g}"
+    else:
+        title, (low, high) = f"{summary['success_rate']:.0%} success", summary["interval"]
+        interval = f"95 % Wilson interval {low:.1%} – {high:.1%}, judged by the {summary['judged_by']}"
+    return f"""# {title} on `{summary["task"]}`
 
-{summary["episodes"]} deterministic episodes, 95 % Wilson interval {low:.1%} – {high:.1%}, judged by the {summary["judged_by"]};
+{summary["episodes"]} deterministic episodes, {interval};
 mean episode {summary["mean_seconds"]:.1f} s.
 
 | | |
@@ -83,7 +93,8 @@ mean episode {summary["mean_seconds"]:.1f} s.
 | critic updates | {summary["updates"]} |
 | learning time | {summary["learning_seconds"]} s |
 | ended because | {summary["ended_because"]} |
-| policy | `{summary["policy"]}` |
+| policy | `{summary["policy"]}`: {summary["policy_choice"]} |
+| alarms | {", ".join(f"`{alarm['name']}` at step {alarm['step']}" for alarm in summary["alarms"]) or "none"} |
 | video | `{summary["video"]}` |
 | learning curve | `{summary["learning_curve"]}` |
 | MLflow run | `{summary["mlflow_run_id"]}`, open with `{ui}` |

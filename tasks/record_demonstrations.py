@@ -10,6 +10,7 @@ from hilserl.config import TrainConfig
 from hilserl.demonstrations import STAGE, demonstration_folder, demonstration_inputs, get_or_record, verify_recording
 from hilserl.files import content_hash
 from tasks.caching import BY_KEY, run_verified
+from tasks.skipping import NO_DEMONSTRATIONS, skip
 
 
 @task(name=STAGE, persist_result=True, result_serializer="json", cache_policy=BY_KEY)
@@ -20,6 +21,9 @@ def record_demonstrations_task(config: TrainConfig, *, key: str) -> str:
 
 def record_demonstrations(config: TrainConfig) -> Path | None:
     """Return the dataset's folder, None where there are several; a recording made before from the same inputs is used again."""
+    if config.env is not None:
+        skip(STAGE, NO_DEMONSTRATIONS)
+        return None
     if config.dataset.record is None:
         return config.dataset.root
     folder = demonstration_folder(config)

@@ -15,6 +15,7 @@ from hilserl.learner.run import run_learner
 from hilserl.progress import Progress, publish
 from hilserl.runs import RunFolder
 from tasks.actor_control import RunActor
+from tasks.alarms import alarms_artifact
 from tasks.progress import progress_artifact
 
 STAGE = "train-learner"
@@ -22,11 +23,11 @@ STAGE = "train-learner"
 
 @task(name=STAGE, cache_policy=NO_CACHE, persist_result=False)
 def train_learner(
-    config: TrainConfig, run: RunFolder, offline_buffer: Path, encoders: Path | None, actor: RunActor, metrics: MetricLog
+    config: TrainConfig, run: RunFolder, offline_buffer: Path | None, encoders: Path | None, actor: RunActor, metrics: MetricLog
 ) -> LearnerResult:
     """Train to the configured end; the actor is started when the learner listens, and its death ends the training."""
     publish(Progress(STAGE))
-    with progress_artifact(STAGE):
+    with progress_artifact(STAGE), alarms_artifact() as show_alarms:
         return run_learner(
             config,
             run,
@@ -35,6 +36,7 @@ def train_learner(
             metrics=metrics,
             on_listening=actor.start,
             supervise=_every(2.0, actor.check),
+            on_alarms=show_alarms,
         )
 
 

@@ -25,6 +25,7 @@ from hilserl.joints import RobotJointConverter
 from hilserl.tracking import NullTracker, Tracker
 from tasks.artifacts import publish_markdown, publish_table
 from tasks.caching import BY_KEY, run_verified
+from tasks.skipping import NO_DEMONSTRATIONS, skip
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,9 @@ def validate_dataset(config: TrainConfig, dataset: Path | None, tracker: Tracker
 
     Findings and page appear on the run's page in Prefect and in MLflow in every case: new, cached, or stopped.
     """
+    if config.env is not None:
+        skip(STAGE, NO_DEMONSTRATIONS)
+        return []
     key = content_hash(_inputs(config, dataset))
     folder = _folder(key)
     page_file = folder / _page_name(config, sources_of(config, dataset))

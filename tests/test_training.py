@@ -18,6 +18,7 @@ from hilserl.training import LockstepLink, train_in_process
 def config(own_home, tiny_demonstrations):
     config = make_tiny_config(
         learner__execution="eager",
+        learner__policy_parameters_push_frequency=60,  # by the clock nothing is published
         policy__online_steps=80,
         actor__evaluate_every_steps=30,
         actor__intervention__type="simulated",

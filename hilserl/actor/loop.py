@@ -83,6 +83,7 @@ class Actor:
         self.client = client
         self._should_stop = should_stop
         self._generator = torch.Generator().manual_seed(config.seed)
+        self._frozen_hash = ""  # of the frozen tensors that the policy has
         self._first_step = client.status.environment_steps
         self._connected_at = time.monotonic()
         self._steps = 0
@@ -185,8 +186,13 @@ class Actor:
 
     def _take_new_weights(self) -> None:
         weights = self.client.latest_weights()
-        if weights is not None:
-            self.policy.load_tensors(as_tensors(weights.tensors), weights.version)
+        if weights is None:
+            return
+        # Frozen encoders are large, and this is the control loop: they are loaded and looked at once.
+        has_frozen = weights.frozen.content_hash == self._frozen_hash
+        tensors, kept = (weights.trained, weights.frozen.tensors.keys()) if has_frozen else (weights.tensors, ())
+        self.policy.load_tensors(as_tensors(tensors), weights.version, kept=kept)
+        self._frozen_hash = weights.frozen.content_hash
 
     def _wait_for_learner(self) -> bool:
         """Let a simulated robot wait for the learner; a real one never waits. True when stopped meanwhile."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def run_actor(
         TransportError: The learner cannot be reached, refuses this actor, or failed.
     """
     torch.set_num_threads(1)
-    with robot_lease(config.robot.id):
+    with robot_lease(config.robot.id) if config.env is None else nullcontext():
         policy = Policy(PolicyArchitecture.from_config(config), Preprocessor.from_config(config))
         environment = make_environment(config)
         client = LinkClient(

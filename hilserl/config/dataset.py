@@ -98,9 +98,14 @@ class DatasetConfig(Interpretation):
         "sample", description="Validation decodes a few frames of every file and episode, or every frame"
     )
 
+    @property
+    def is_given(self) -> int:
+        """How many of `root`, `sources` and `record` there are."""
+        return (self.root is not None) + (self.record is not None) + bool(self.sources)
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.root is not None) + (self.record is not None) + bool(self.sources) != 1:
+        if self.is_given > 1:
             raise ValueError("give exactly one of `root` (an existing dataset), `sources` (several) and `record` (make one in simulation)")
         return self
 

@@ -96,6 +96,28 @@ class ObservationConfig(Model):
     )
 
 
+class VectorSpec(Model):
+    """A part of an environment's observation that is no image, flattened; None: without bound."""
+
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+
+
+class EnvSpaces(Model):
+    """What an environment sees and does.
+
+    Attributes:
+        vectors: By name of the part.
+        images: Shape (H, W, 3), (H, W, 1) or (H, W), by name of the part.
+        action_low, action_high: Bounds of the environment's own actions, to which [-1, 1] is scaled.
+    """
+
+    vectors: dict[str, VectorSpec]
+    images: dict[str, tuple[int, ...]]
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+
+
 class EnvConfig(Model):
     """An environment that is not the SO-101: then `robot` and `task` are not used."""
 
@@ -103,4 +125,7 @@ class EnvConfig(Model):
     id: str = Field(description="Registered id, such as `Pendulum-v1`, or `module:Id-v0`")
     kwargs: dict[str, Any] = Field(default_factory=dict, description="Passed to gymnasium.make")
     max_episode_steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Truncate after so many steps; None: as registered")
-    success_key: str = Field("is_success", description="Entry of `info` that says whether an episode succeeded; absent: never")
+    success_key: str | None = Field(
+        None, description="Entry of `info` that says whether an episode succeeded; None: policies are judged by their return"
+    )
+    spaces: EnvSpaces | None = Field(None, description="Filled in when a configuration is loaded, from the environment itself")

@@ -33,11 +33,10 @@ class EncoderConfig(Model):
     network: ResNetConfig | None = Field(
         None, description="`pretrained`: filled in when a run starts, from the model's files; the robot host needs no more than this"
     )
-    trust_remote_code: bool = Field(False, description="`pretrained`: run the repository's own Python code; needs a revision that you read")
     views: Annotated[int, Field(ge=1, le=16)] | None = Field(
         None,
         description="Frozen: stored views of each image. 1: the image itself, no augmentation; more: that many random shifts, one of them "
-        "drawn per sample. None: 1 for `sim_pretrained`, whose features are positions that a shift would falsify, else 4",
+        "drawn per sample. None: 1 for `sim_pretrained`, whose features are positions that a shift would falsify, else 2",
     )
     samples: Annotated[int, Field(ge=100, le=1_000_000, description="Rendered images for pretraining")] = 4000
     epochs: Annotated[int, Field(ge=1, le=1000)] = 24
@@ -74,7 +73,7 @@ class EncoderConfig(Model):
     @property
     def stored_views(self) -> int:
         """Views of each image that a frozen encoder's features are stored of."""
-        return self.views or (4 if self.type == "pretrained" else 1)
+        return self.views or (2 if self.type == "pretrained" else 1)
 
 
 class PolicyConfig(Model):

@@ -42,9 +42,17 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         raw = _read_yaml(file)
     raw = inherit(raw, expand_dotted(overrides or {}))
     try:
-        return TrainConfig.model_validate(raw)
+        config = TrainConfig.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(_describe(error, file)) from None
+    if config.env is None:
+        return config
+    from hilserl.config.gymnasium_spaces import resolve_environment  # Gymnasium is imported only where one is configured
+
+    try:
+        return resolve_environment(config)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
 
 
 def find_config(path: str | Path) -> Path:

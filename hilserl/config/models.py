@@ -6,7 +6,7 @@ suggests the nearest). Nothing else in the project reads a raw dictionary of set
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -141,8 +141,47 @@ class TrainConfig(Model):
     link: LinkConfig = Field(default_factory=LinkConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _an_environment_has_no_expert(cls, values: Any) -> Any:
+        """Without `dataset`, the SO-101 records demonstrations; another environment has none."""
+        if isinstance(values, dict) and values.get("env") is not None and values.get("dataset") is None:
+            return {**values, "dataset": {}}
+        return values
+
+    @model_validator(mode="after")
+    def _fits_the_environment(self) -> Self:
+        if self.env is None:
+            if not self.dataset.is_given:
+                raise ValueError(
+                    "dataset: give exactly one of `root` (an existing dataset), `sources` (several) and `record` (make one in simulation)"
+                )
+            if self.task.reward == "shaped" and (self.dataset.record is None or self.dataset.record.flavour == "teleop"):
+                raise ValueError(
+                    "task.reward: `shaped` is known to the simulation only, so demonstrations must be recorded with it: set "
+                    "`dataset.record` with `flavour: policy`, or `task.reward: sparse`"
+                )
+            return self
+        if self.dataset.is_given:
+            raise ValueError("dataset: demonstrations are those of the SO-101; with `env` there are none: leave `dataset` out")
+        if self.policy.bc_steps:
+            raise ValueError("policy.bc_steps: there are no demonstrations to clone with `env`")
+        if self.policy.gripper != "continuous":
+            raise ValueError("policy.gripper: with `env` all actions are continuous")
+        if self.actor.intervention.type != "none":
+            raise ValueError("actor.intervention: the simulated human knows the SO-101 only; with `env` set `type: none`")
+        if self.actor.stop_at_success is not None and not self.judges_success:
+            raise ValueError("actor.stop_at_success: without `env.success_key` nobody says what success is")
+        if self.observation.privileged:
+            raise ValueError("observation.privileged: only the SO-101's simulation has a state of its own to add")
+        if self.env.spaces is not None and self.observation.images and self.encoder.type == "sim_pretrained":
+            raise ValueError("encoder.type: `sim_pretrained` knows pictures of the SO-101 only. Set `encoder: {type: cnn, freeze: false}`")
+        return self
+
     @model_validator(mode="after")
     def _cameras_exist_and_fit(self) -> Self:
+        if self.env is not None and self.env.spaces is None:
+            return self  # `resolve_environment` asks the environment first
         for name, image in self.observation.images.items():
             if name not in self.robot.cameras:
                 raise ValueError(f"observation.images.{name}: the robot has no such camera; it has {sorted(self.robot.cameras)}")
@@ -158,17 +197,38 @@ class TrainConfig(Model):
                     f"observation.images.{name}.resize {image.resize} is larger than the {height}x{width} crop: "
                     "upscaling adds no information. Record at a higher resolution, or lower resize"
                 )
-        unknown = [name for name in self.observation.state if name not in STATE_COMPONENT_NAMES]
+        known = STATE_COMPONENT_NAMES if self.env is None or self.env.spaces is None else tuple(self.env.spaces.vectors)
+        unknown = [name for name in self.observation.state if name not in known]
         if unknown:
-            raise ValueError(f"observation.state: unknown component {unknown[0]!r}; known: {list(STATE_COMPONENT_NAMES)}")
+            raise ValueError(f"observation.state: unknown component {unknown[0]!r}; known: {list(known)}")
         return self
 
     @property
     def action_names(self) -> tuple[str, ...]:
         """Names of the policy's action dimensions."""
+        if self.env is not None:
+            return tuple(f"action.{index}" for index in range(len(self.env.spaces.action_low))) if self.env.spaces else ()
         return ("delta_x", "delta_y", "delta_z") + (("gripper",) if self.task.type == "lift" else ())
 
     @property
     def episode_steps(self) -> int:
         """Control steps of an episode before it is truncated."""
+        if self.env is not None and self.env.max_episode_steps is not None:
+            return self.env.max_episode_steps
         return max(1, round(self.task.control_time_s * self.robot.control_hz))
+
+    @property
+    def largest_return(self) -> float | None:
+        """The largest possible discounted return where the reward's definition says it; None: what the rewards seen allow."""
+        # Shaping adds minus the start's potential, at most 1, to the discounted success, at most 1.
+        return 2.0 if self.env is None and self.task.reward == "shaped" else None
+
+    @property
+    def task_name(self) -> str:
+        """What is learned, for a person."""
+        return self.task.type if self.env is None else self.env.id
+
+    @property
+    def judges_success(self) -> bool:
+        """Whether an episode succeeds or fails; else policies are compared by their return."""
+        return self.env is None or self.env.success_key is not None

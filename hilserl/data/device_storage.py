@@ -110,10 +110,7 @@ def storage_for(config: TrainConfig, bytes_needed: int) -> torch.device:
     if trains.type != "cuda":
         raise ConfigError(f"`learner.storage_device: cuda` needs `learner.device: cuda` (it is `{trains}`); use `auto`.")
     free = torch.cuda.mem_get_info(trains)[0]
-    if bytes_needed <= free / 2:
-        logger.info("%s lie on %s, which has %.1f GB free", needed, trains, free / 1e9)
-        return trains
-    if wanted == "auto":
+    if wanted == "auto" and bytes_needed > free / 2:
         logger.info("%s lie in main memory: %s has only %.1f GB free, and half of it is for training", needed, trains, free / 1e9)
         return host
     if bytes_needed > free:
@@ -121,6 +118,7 @@ def storage_for(config: TrainConfig, bytes_needed: int) -> torch.device:
             f"{needed} do not fit on {trains}, which has {free / 1e9:.2f} GB free. "
             "Use `learner.storage_device: auto`, or lower `policy.online_buffer_capacity`."
         )
+    logger.info("%s lie on %s, which has %.1f GB free", needed, trains, free / 1e9)
     return trains
 
 

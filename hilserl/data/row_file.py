@@ -125,6 +125,8 @@ class RowFile:
         Raises:
             CheckpointError: A chunk is damaged.
         """
+        if not len(rows):
+            return
         self._file.flush()
         self._crc_file.flush()
         checksums = np.fromfile(self._crc_path, _CRC)

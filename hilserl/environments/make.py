@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import gymnasium
+from typing import TYPE_CHECKING
 
 from hilserl.config.models import TrainConfig
 
+if TYPE_CHECKING:
+    from hilserl.environments.gymnasium_environment import GymnasiumEnvironment
+    from hilserl.sim.env import So101Env
 
-def make_environment(config: TrainConfig, *, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
-    """Build the simulated SO-101.
+
+def make_environment(config: TrainConfig, *, render_mode: str | None = None) -> So101Env | GymnasiumEnvironment:
+    """Build the simulated SO-101, or the Gymnasium environment in its place.
 
     Args:
-        config: The run's configuration.
+        config: The run's configuration, as `load_config` returns it.
         render_mode: None, or `rgb_array` to draw pictures for a video.
+
+    Raises:
+        ConfigError: There is no such environment, or it has changed since the configuration was loaded.
+        SimulationError: The configuration asks for what the simulation does not have.
     """
+    if config.env is not None:
+        from hilserl.environments.gymnasium_environment import GymnasiumEnvironment
+
+        return GymnasiumEnvironment(config, render_mode=render_mode)
     from hilserl.sim.env import So101Env
 
     return So101Env(config, render_mode=render_mode)

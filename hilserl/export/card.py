@@ -8,7 +8,7 @@ from hilserl.schema import IMAGE_PREFIX, STATE_KEY
 _FRONT_MATTER = """---
 library_name: lerobot
 pipeline_tag: robotics
-tags: [lerobot, hilserl, {policy_type}, so101]
+tags: [{tags}]
 ---
 """
 
@@ -26,11 +26,13 @@ def model_card(source: PolicySource, policy_type: str) -> str:
         else "It needs the plugin `lerobot_policy_hilserl` in LeRobot's environment (from a checkout of hilserl: "
         "`uv pip install . ./plugins/lerobot_policy_hilserl`)."
     )
+    body = "the SO-101 arm" if source.environment is None else f"the Gymnasium environment `{source.environment}`"
+    tags = ", ".join(dict.fromkeys(["lerobot", "hilserl", policy_type, "so101" if source.environment is None else "gymnasium"]))
     load = "" if policy_type == "gaussian_actor" else "import lerobot_policy_hilserl  # registers the policy type\n"
-    return f"""{_FRONT_MATTER.format(policy_type=policy_type)}
+    return f"""{_FRONT_MATTER.format(tags=tags)}
 # {source.name}
 
-A policy for the SO-101 arm, trained with hilserl (SAC with prior data and human interventions).
+A policy for {body}, trained with hilserl (SAC with prior data and human interventions).
 {plugin} It acts deterministically.
 
 - task: {source.facts.get("task", "not noted")}
@@ -44,9 +46,8 @@ A policy for the SO-101 arm, trained with hilserl (SAC with prior data and human
 
 ## What it does
 
-`action`, {len(source.action.names)} numbers in [-1, 1]: {", ".join(f"`{name}`" for name in source.action.names)}.{_meaning(source)}
-They are **not** joint angles: `lerobot-rollout` would send them to the joints by position, so it cannot run this policy
-on an arm by itself. Decode them with hilserl's action codec, as `docs/export.md` of hilserl shows.
+`action`, {len(source.action.names)} numbers in [-1, 1]: {", ".join(f"`{name}`" for name in source.action.names)}.
+{_meaning(source)}
 
 ## How to load it
 
@@ -78,10 +79,18 @@ def interface_table(source: PolicySource) -> str:
 
 
 def _meaning(source: PolicySource) -> str:
+    if source.environment:
+        return "They are scaled to the bounds of the environment's action space."
     robot = source.config.get("robot", {})
-    if "action_scale_m" not in robot:
-        return ""
+    scale = ""
+    if {"action_scale_m", "control_hz"} <= robot.keys():
+        scale = (
+            f"A delta of 1 moves the tool by {robot['action_scale_m']} m along an axis of the base frame, "
+            f"{robot['control_hz']:g} times a second. "
+        )
+    gripper = "`gripper` closes at -1 and opens at 1. " if "gripper" in source.action.names else ""
     return (
-        f"\nThe deltas move the tool by at most {robot['action_scale_m']} m a step in the base frame, {robot.get('control_hz')} steps a second; "
-        "the gripper, where there is one, closes at -1 and opens at 1."
+        f"{scale}{gripper}They are **not** joint angles, and the state is not what LeRobot assembles from an arm:\n"
+        "`lerobot-rollout` cannot run this policy on an arm by itself.\n"
+        "`docs/export.md` of hilserl has the loop that decodes the actions and assembles the state."
     )

@@ -29,13 +29,15 @@ def obstacle(policy: Policy) -> str | None:
     """Say why `gaussian_actor` cannot represent this policy; None where it can."""
     architecture = policy.architecture
     if architecture.gripper == "discrete":
-        return "LeRobot 0.6.1 cannot run a `gaussian_actor` with a discrete gripper: its `select_action` fails on the batch that it is given"
+        return (
+            "LeRobot 0.6.1 cannot run a `gaussian_actor` with a discrete gripper: its `select_action` fails on the batch that it is given"
+        )
     if len(architecture.cameras) > 1:
         return "it has several cameras, each with its own encoder; a `gaussian_actor` has one encoder for all"
     for camera in architecture.cameras:
         encoder = policy.networks.vision.encoders[camera]
         if not isinstance(encoder, LeRobotCnn):
-            return f"its encoder is a {type(encoder).__name__}; a `gaussian_actor` has LeRobot's own convolutions (`encoder.type: lerobot_cnn`)"
+            return f"its encoder is a {type(encoder).__name__}, and that of a `gaussian_actor` is LeRobot's (`encoder.type: lerobot_cnn`)"
         view = policy.preprocessor.views[camera]
         if view.crop[2:] != view.resize:
             return (

@@ -106,7 +106,7 @@ def export_onnx(source: PolicySource, folder: Path) -> OnnxExport:
         comparison = compare(policy.act, loaded.act, observations, tolerance=TOLERANCE, what="the ONNX graph, run by onnxruntime,")
         batch = iter(loaded.act_on_batch(observations))  # also with another batch size than 1
         compare(policy.act, lambda _: next(batch), observations, tolerance=TOLERANCE, what="the ONNX graph with a batch")
-        write_json(temporary / INTERFACE_FILE, _interface(source, file, comparison))
+        write_json(temporary / INTERFACE_FILE, _interface(source, names, file, comparison))
     return OnnxExport(folder, names, comparison)
 
 
@@ -136,14 +136,14 @@ def _write_graph(policy: Policy, names: tuple[str, ...], file: Path) -> None:
             quiet.setLevel(level)
 
 
-def _interface(source: PolicySource, file: Path, comparison: Comparison) -> dict[str, Any]:
+def _interface(source: PolicySource, names: tuple[str, ...], file: Path, comparison: Comparison) -> dict[str, Any]:
     """Describe the graph for whoever runs it, as JSON."""
     import onnxruntime
 
     policy = source.policy
     inputs = [
         {"name": key, "dtype": feature.dtype, "shape": ["batch", *feature.shape], "unit": feature.unit, "names": list(feature.names)}
-        for key, feature in source.observation.items()
+        for key, feature in ((name, source.observation[name]) for name in names)
     ]
     action = source.action
     return {
@@ -159,7 +159,7 @@ def _interface(source: PolicySource, file: Path, comparison: Comparison) -> dict
         "preprocessor": policy.preprocessor.to_dict(),
         "schema_hash": policy.schema_hash,
         "policy": {"sha256": source.manifest["sha256"], "architecture_hash": policy.architecture_hash, "facts": source.facts},
-        "success": None if source.success is None else vars(source.success),
+        "success": source.success,
         "checked_with": {
             "torch": torch.__version__,
             "onnxruntime": onnxruntime.__version__,

@@ -51,7 +51,9 @@ def probe_observations(policy: Policy, count: int, *, seed: int = 0) -> list[Obs
             if key == STATE_KEY:
                 observation[key] = (center + generator.uniform(-reach, reach, feature.shape) * half_range).astype(np.float32)
             else:
-                observation[key] = _picture(policy.preprocessor.views[key.removeprefix(IMAGE_PREFIX)].native, generator, noise=index % 3 == 0)
+                observation[key] = _picture(
+                    policy.preprocessor.views[key.removeprefix(IMAGE_PREFIX)].native, generator, noise=index % 3 == 0
+                )
         made.append(observation)
     return made
 

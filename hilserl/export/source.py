@@ -17,28 +17,6 @@ from hilserl.schema import Feature
 
 
 @dataclass(frozen=True)
-class Success:
-    """How often the policy succeeded, and who says so.
-
-    Attributes:
-        rate: Share of the episodes.
-        low: Lower bound of the 95 % Wilson interval.
-        high: Upper bound.
-        episodes: Episodes played.
-        when: Which evaluation it was.
-    """
-
-    rate: float
-    low: float
-    high: float
-    episodes: int
-    when: str
-
-    def __str__(self) -> str:
-        return f"{self.rate:.1%} of {self.episodes} episodes (95 % Wilson interval {self.low:.1%} to {self.high:.1%}; {self.when})"
-
-
-@dataclass(frozen=True)
 class PolicySource:
     """A policy folder, read.
 
@@ -47,14 +25,14 @@ class PolicySource:
         policy: The policy, ready to act.
         manifest: Content of `policy.json`.
         config: The run's resolved configuration; empty where the folder lies outside a run.
-        success: What is known about its success.
+        success: What is known about its success, with its interval; None: nothing.
     """
 
     folder: Path
     policy: Policy
     manifest: dict[str, Any]
     config: dict[str, Any]
-    success: Success | None
+    success: str | None
 
     @classmethod
     def read(cls, folder: Path) -> PolicySource:
@@ -78,6 +56,12 @@ class PolicySource:
         return str(self.config.get("name") or self.folder.resolve().name)
 
     @property
+    def environment(self) -> str | None:
+        """Id of the Gymnasium environment that the policy acts in; None: it is an SO-101's."""
+        env = self.config.get("env")
+        return str(env["id"]) if isinstance(env, dict) and "id" in env else None
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What was noted when the policy was saved: steps, version of the weights, run."""
         return dict(self.manifest["facts"])
@@ -93,16 +77,21 @@ class PolicySource:
         return self.policy.preprocessor.schema.action
 
 
-def _success(folder: Path, run: Path, facts: dict[str, Any]) -> Success | None:
+def _success(folder: Path, run: Path, facts: dict[str, Any]) -> str | None:
     try:
         final = json.loads((run / "evaluation" / "evaluation.json").read_text())
         if newest_policy(str(run)).resolve() == folder.resolve():  # the policy that the final evaluation played
-            return Success(
-                final["success_rate"], final["interval_low"], final["interval_high"], final["episodes"], "evaluated after training"
-            )
+            return _describe(final, final["interval_low"], final["interval_high"], "evaluated after training")
     except (OSError, ValueError, KeyError, TypeError, CheckpointError):
         pass  # no final evaluation, or not one of this version: the policy's own facts may still have one
     if not facts.get("episodes"):
         return None
-    successes, episodes = int(facts["successes"]), int(facts["episodes"])
-    return Success(successes / episodes, *wilson_interval(successes, episodes), episodes, "an evaluation during training, which chose it")
+    low, high = wilson_interval(int(facts.get("successes", 0)), int(facts["episodes"]))
+    return _describe(facts, low, high, "an evaluation during training, which chose it")
+
+
+def _describe(facts: dict[str, Any], low: float | None, high: float | None, when: str) -> str:
+    episodes = int(facts["episodes"])
+    if facts.get("by_return") or facts.get("judged_by") == "return":
+        return f"mean return {facts['mean_return']:.4g} over {episodes} episodes ({when})"
+    return f"{int(facts['successes']) / episodes:.1%} of {episodes} episodes (95 % Wilson interval {low:.1%} to {high:.1%}; {when})"

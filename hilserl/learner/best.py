@@ -53,12 +53,12 @@ class BestPolicy:
         """Judge a complete evaluation; True if it is the best. A tie goes to the later policy: it has seen more."""
         tensors = self._evaluated.get(point.weights_version)
         self._evaluated = {version: held for version, held in self._evaluated.items() if version > point.weights_version}
-        if self.point is not None and point.success_rate < self.point.success_rate:
+        if self.point is not None and point.score < self.point.score:
             return False
         if tensors is None:
             logger.warning(
-                "The evaluation at step %d is the best (%.0f %%), but its weights (version %d) are gone, so they cannot be kept",
-                point.environment_steps, 100 * point.success_rate, point.weights_version,
+                "The evaluation at step %d is the best (%s), but its weights (version %d) are gone, so they cannot be kept",
+                point.environment_steps, point.shown, point.weights_version,
             )  # fmt: skip
             return False
         self.point, self.tensors = point, tensors
@@ -69,8 +69,9 @@ def describe_choice(best: EvaluationPoint | None, evaluations: Sequence[Evaluati
     """Say which policy is used and what it is measured against at the end."""
     if best is None:
         return "the last policy is used: none was evaluated during training"
-    used = f"the policy of step {best.environment_steps:,} is used ({best.successes} of {best.episodes}: {best.success_rate:.0%})"
-    if not evaluations or evaluations[-1].success_rate >= best.success_rate:
+    counted = "" if best.by_return else f"{best.successes} of {best.episodes}: "
+    used = f"the policy of step {best.environment_steps:,} is used ({counted}{best.shown})"
+    if not evaluations or evaluations[-1].score >= best.score:
         return used
     last = evaluations[-1]
-    return f"{used}; training went on past its best: {best.success_rate:.0%} -> {last.success_rate:.0%} at step {last.environment_steps:,}"
+    return f"{used}; training went on past its best: {best.shown} -> {last.shown} at step {last.environment_steps:,}"

@@ -66,7 +66,7 @@ class Experience:
         self._seed = seed
         self._online_share = policy.online_ratio
         self._normalizer: StateNormalizer | None = None
-        self.return_bound = ReturnBound(policy.discount)
+        self.return_bound = ReturnBound(policy.discount, stated=config.largest_return)
         self._linker = StepLinker(self.online, self.offline, self.return_bound)
         self._store: ExperienceStore | None = None
 
@@ -88,6 +88,7 @@ class Experience:
 
     def _add_shard(self, key: str, shard: OfflineShard, cache: FeatureCache) -> None:
         columns = shard.columns
+        _require_policy_space(columns["action"], "the offline buffer")
         arrays: dict[str, np.ndarray] = {camera: shard.images[IMAGE_PREFIX + camera] for camera in self._cameras}
         arrays[STATE_KEY] = columns["state"]
         if self._frozen_cameras:
@@ -120,10 +121,13 @@ class Experience:
         """Take one step of one actor; it becomes a transition once its next observation is known.
 
         Raises:
-            TrainingError: A scalar of the state is so far from the demonstrations' that it must be in another unit.
+            TrainingError: A scalar of the state is so far from the demonstrations' that it must be in another unit,
+                or the action is not in the policy's space.
         """
+        where = f"{actor_id}, episode {step.episode} step {step.step}"
+        _require_policy_space(step.action, where)
         if self._normalizer is not None:
-            self._normalizer.check(step.observation[STATE_KEY], f"{actor_id}, episode {step.episode} step {step.step}")
+            self._normalizer.check(step.observation[STATE_KEY], where)
         store = self._opened_store() if self._store is not None else None
         if store is not None:
             store.add_step(actor_id, step)
@@ -141,8 +145,9 @@ class Experience:
             store.add_observation(observation)
 
     def sample(self, size: int) -> TensorBatch:
-        """Draw a batch: `online_ratio` of it online, the rest demonstrations and interventions."""
-        online = round(size * self._online_share) if len(self.online) else 0
+        """Draw a batch: `online_ratio` of it online, the rest demonstrations and interventions; where there are none, all online."""
+        share = self._online_share if len(self.offline) else 1.0
+        online = round(size * share) if len(self.online) else 0
         draws = [buffer.draw(count, self.generator) for buffer, count in ((self.online, online), (self.offline, size - online)) if count]
         return self._to_tensors(gather(self._storage, draws))
 
@@ -232,11 +237,6 @@ class Experience:
         self._view_generator.bit_generator.state = dict(snapshot["view_generator"])
 
     def close(self) -> None:
-        """Close the store; nothing may be added afterwards."""
-        if self._store is not None:
-            self._store.close()
-
-    def close(self) -> None:
         """Close the store's files; nothing can be added any more."""
         if self._store is not None:
             self._store.close()
@@ -295,6 +295,16 @@ class Experience:
                 )
             encoded[camera] = stored.reshape(-1, *spec.stored_shape)
         return encoded
+
+
+def _require_policy_space(actions: np.ndarray, where: str) -> None:
+    """Stop on actions, (A,) or (N, A), that the actor could not choose: the critic would be taught about others than it is asked about."""
+    outside = ~(np.abs(np.atleast_2d(actions)) <= 1.0 + 1e-6).all(1)  # NaN is outside too
+    if outside.any():
+        raise TrainingError(
+            f"{where}: the action {np.atleast_2d(actions)[outside][0]} is outside [-1, 1], where the policy acts. "
+            "Actions are stored as the codec encodes them: executed, after all limits."
+        )
 
 
 def _stored_parts(config: TrainConfig, architecture: PolicyArchitecture, frozen: tuple[str, ...]) -> dict[str, ArraySpec]:

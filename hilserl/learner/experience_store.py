@@ -52,12 +52,6 @@ class ExperienceStore:
         """Whether it is known where the next row goes."""
         return self._steps is not None
 
-    def close(self) -> None:
-        """Close the files; nothing may be added afterwards."""
-        for file in (self._steps, *self._observations.values()):
-            if file is not None:
-                file.close()
-
     def clear(self) -> None:
         """Start empty; an earlier process's rows that no checkpoint pinned are removed."""
         self.folder.mkdir(parents=True, exist_ok=True)

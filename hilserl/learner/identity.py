@@ -16,6 +16,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from hilserl.config.models import TrainConfig
+from hilserl.data.declared import declared_normalizer
+from hilserl.data.manifest import OfflineBufferManifest
 from hilserl.data.offline_buffer import OfflineBuffer
 from hilserl.data.preprocess import Preprocessor
 from hilserl.errors import CheckpointError
@@ -34,20 +36,17 @@ _SHOWN = 12  # differences that an error lists
 _ABSENT = "absent"
 
 
-def describe(config: TrainConfig, agent: SacAgent, demonstrations: OfflineBuffer, encoders: nn.Module) -> dict[str, Any]:
+def describe(config: TrainConfig, agent: SacAgent, demonstrations: OfflineBuffer | None, encoders: nn.Module) -> dict[str, Any]:
     """Describe a training, JSON-serialisable.
 
     Args:
         config: Its configuration.
         agent: The networks, as built.
-        demonstrations: The offline buffer.
+        demonstrations: The offline buffer; None where there are no demonstrations.
         encoders: Frozen encoders; a module without tensors where there are none.
     """
-    robot, normalizer = config.robot, demonstrations.normalizer
-    manifest = demonstrations.manifest
-    content = [
-        [source.weight, source.role, [manifest.shards[key].to_dict()["files"] for key in source.shards]] for source in manifest.sources
-    ]
+    robot = config.robot
+    normalizer = declared_normalizer(config) if demonstrations is None else demonstrations.normalizer
     frozen = {name: tensor.detach().cpu().numpy() for name, tensor in encoders.state_dict().items()}
     return {
         "config": config.model_dump(mode="json"),
@@ -64,11 +63,18 @@ def describe(config: TrainConfig, agent: SacAgent, demonstrations: OfflineBuffer
             name: {"center": float(center), "half_range": float(half)}
             for name, center, half in zip(normalizer.names, normalizer.center, normalizer.half_range, strict=True)
         },
-        "offline_buffer": {"content": content_hash(content), "key": manifest.key, "transitions": manifest.transitions},
+        "offline_buffer": {"content": _ABSENT} if demonstrations is None else _content(demonstrations.manifest),
         "encoder": {"content": weights_hash(frozen) if frozen else _ABSENT},
         "architecture": {"hash": architecture_hash(agent.policy_tensors()), "tensors": _shapes(agent)},
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
     }
+
+
+def _content(manifest: OfflineBufferManifest) -> dict[str, Any]:
+    content = [
+        [source.weight, source.role, [manifest.shards[key].to_dict()["files"] for key in source.shards]] for source in manifest.sources
+    ]
+    return {"content": content_hash(content), "key": manifest.key, "transitions": manifest.transitions}
 
 
 def check_identity(checkpoint: Checkpoint, now: Mapping[str, Any]) -> None:

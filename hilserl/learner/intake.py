@@ -29,6 +29,7 @@ class Intake:
         self._schedule = schedule
         self._governor = governor
         self._replay: JournalReplay | None = None
+        self._is_inexact = False
 
     @property
     def is_replaying(self) -> bool:
@@ -85,9 +86,8 @@ class Intake:
             yield received
             self.taken_in = received.log_seq
             is_new |= not is_scheduled
-        if self._replay.surprise:
+        if self._replay.surprise and not self._is_inexact:  # said once; what follows is inexact too
             self._say_inexact(self._replay.surprise)
-            self._replay.surprise = None
         if not self._replay:
             self._replay = None
         if is_new:
@@ -99,5 +99,6 @@ class Intake:
             self._schedule.append(Moment(self.taken_in, self._governor.updates))
 
     def _say_inexact(self, reason: str) -> None:
+        self._is_inexact = True
         logger.warning("Nothing is lost, but the run is not continued bit for bit. %s", reason)
         self._schedule.begin_generation()

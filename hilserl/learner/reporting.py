@@ -48,7 +48,8 @@ class Reporter:
 
     def log_evaluation(self, point: EvaluationPoint) -> None:
         """Log an evaluation at the step where it was made."""
-        self._metrics.log_metrics({"eval/success": point.success_rate}, point.environment_steps)
+        success = {} if point.by_return else {"eval/success": point.success_rate}
+        self._metrics.log_metrics({**success, "eval/return": point.mean_return}, point.environment_steps)
 
     def log(self, governor: UtdGovernor, values: Mapping[str, float]) -> None:
         """Judge and log one report's values."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hilserl.config.models import TrainConfig
+from hilserl.data.declared import declared_normalizer
 from hilserl.data.offline_buffer import OfflineBuffer
 from hilserl.data.preprocess import Preprocessor
 from hilserl.errors import CheckpointError, TrainingError
@@ -27,6 +28,7 @@ from hilserl.learner.reporting import Reporter
 from hilserl.learner.saver import Saver
 from hilserl.learner.schedule import Schedule
 from hilserl.learner.statistics import EpisodeStatistics, EvaluationPoint
+from hilserl.learner.trial import choose_for_run
 from hilserl.link.auth import read_token
 from hilserl.link.ingest import ReceivedRecord
 from hilserl.link.interfaces import LearnerEnd
@@ -57,7 +59,7 @@ def run_learner(
     config: TrainConfig,
     run: RunFolder,
     *,
-    offline_buffer: Path,
+    offline_buffer: Path | None,
     encoders: Path | None,
     metrics: MetricLog,
     on_listening: Callable[[str], None] = lambda address: None,
@@ -69,7 +71,7 @@ def run_learner(
     Args:
         config: The run's configuration.
         run: Its folder.
-        offline_buffer: Folder of the offline buffer.
+        offline_buffer: Folder of the offline buffer; None where there are no demonstrations.
         encoders: Folder of the pretrained encoders; None for a state-only policy or an encoder trained from scratch.
         metrics: Where metrics go.
         on_listening: Called with `host:port` when the actor may connect; not called when there is nothing left to do.
@@ -120,7 +122,7 @@ def build_learner(
     run: RunFolder,
     server: JournaledEnd,
     *,
-    offline_buffer: Path,
+    offline_buffer: Path | None,
     encoders: Path | None,
     metrics: MetricLog,
     supervise: Callable[[], None],
@@ -129,15 +131,17 @@ def build_learner(
     """Build the parts, and restore them from the newest checkpoint and the journal."""
     architecture = PolicyArchitecture.from_config(config)
     preprocessor = Preprocessor.from_config(config)
-    demonstrations = OfflineBuffer.open(offline_buffer)
-    normalizer = demonstrations.normalizer
+    demonstrations = None if offline_buffer is None else OfflineBuffer.open(offline_buffer)
+    normalizer = declared_normalizer(config) if demonstrations is None else demonstrations.normalizer
     scaling = StateScaling(torch.from_numpy(normalizer.center), torch.from_numpy(normalizer.half_range))
     networks = _encoders(config, architecture, encoders)
     frozen = Vision(networks if config.encoder.freeze else {}).requires_grad_(False)
     if networks:
         logger.info(
             "The encoders are %s",
-            "frozen: features are stored once a step, and images are not shifted at random"
+            f"frozen: features of {config.encoder.stored_views} randomly shifted views are stored once a step"
+            if config.encoder.freeze and config.encoder.stored_views > 1
+            else "frozen: features are stored once a step, and images are not shifted at random"
             if config.encoder.freeze
             else "trained with the critic, on randomly shifted images",
         )
@@ -148,6 +152,7 @@ def build_learner(
         {} if config.encoder.freeze else networks,
         seed=config.seed,
         device=config.learner.device,
+        precision=config.learner.precision,
     )
     identity = describe(config, agent, demonstrations, frozen)
     checkpoints = CheckpointFolder(run.checkpoints, config.learner.keep_checkpoints)
@@ -155,13 +160,14 @@ def build_learner(
 
     def make_experience() -> Experience:
         experience = Experience(config, architecture, frozen, seed=config.seed)
-        experience.add_demonstrations(demonstrations)
+        if demonstrations is not None:
+            experience.add_demonstrations(demonstrations)
         experience.attach_store(run.experience)
         return experience
 
     def save(name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, object]) -> Path:
         folder = run.path / "policy" / name
-        save_policy(folder, architecture, preprocessor, tensors, {"run_id": run.run_id, "task": config.task.type, **facts})
+        save_policy(folder, architecture, preprocessor, tensors, {"run_id": run.run_id, "task": config.task_name, **facts})
         return folder
 
     learner = Learner(
@@ -170,7 +176,7 @@ def build_learner(
             agent=agent,
             experience=restore_experience(make_experience, checkpoint, server.replay_journal) if checkpoint else make_experience(),
             governor=UtdGovernor(config.policy.utd_ratio, config.policy.online_step_before_learning),
-            statistics=EpisodeStatistics(config.actor.evaluate_episodes),
+            statistics=EpisodeStatistics(config.actor.evaluate_episodes, by_return=not config.judges_success),
             server=server,
             checkpoints=checkpoints,
             saver=Saver(),
@@ -184,6 +190,9 @@ def build_learner(
     )
     if checkpoint is not None:
         learner.keeper.restore(checkpoint)
+    governor = learner.parts.governor
+    updates = config.policy.utd_ratio * max(0, config.policy.online_steps - config.policy.online_step_before_learning) - governor.updates
+    choose_for_run(config, run, agent, architecture, updates=updates)
     learner.best.point = _saved_best(run)
     learner.intake.replay(server.replay_journal, is_exact=agent.device.type == "cpu")
     if checkpoint is not None:

@@ -19,17 +19,31 @@ class EvaluationPoint:
         weights_version: Weights that acted.
         successes: Episodes that succeeded.
         episodes: Episodes played.
+        mean_return: Mean sum of rewards of an episode.
+        by_return: The environment knows no success: policies are compared by their return.
     """
 
     environment_steps: int
     weights_version: int
     successes: int
     episodes: int
+    mean_return: float = 0.0
+    by_return: bool = False
 
     @property
     def success_rate(self) -> float:
         """Share of episodes that succeeded."""
         return self.successes / self.episodes
+
+    @property
+    def score(self) -> float:
+        """What policies are compared by: more is better."""
+        return self.mean_return if self.by_return else self.success_rate
+
+    @property
+    def shown(self) -> str:
+        """The score, for a person."""
+        return f"mean return {self.mean_return:.4g}" if self.by_return else f"{self.success_rate:.0%}"
 
 
 @dataclass
@@ -42,11 +56,13 @@ class ReturnBound:
         discount: Per control step.
         largest_reward: Largest reward seen; 0 before the first positive one.
         ends_episodes: Whether every positive reward came with a termination.
+        stated: The bound, where the reward's definition says it.
     """
 
     discount: float
     largest_reward: float = 0.0
     ends_episodes: bool = True
+    stated: float | None = None
 
     def add(self, reward: float, *, terminated: bool) -> None:
         """Take the reward of one transition."""
@@ -57,6 +73,8 @@ class ReturnBound:
     @property
     def value(self) -> float | None:
         """The bound; None before the first positive reward, when nothing can be said."""
+        if self.stated is not None:
+            return self.stated
         if not self.largest_reward:
             return None
         return self.largest_reward if self.ends_episodes else self.largest_reward / (1.0 - self.discount)
@@ -68,6 +86,7 @@ class EpisodeStatistics:
 
     evaluate_episodes: int
     window: int = 20
+    by_return: bool = False
     evaluations: list[EvaluationPoint] = field(default_factory=list)
     training_episodes: int = 0
 
@@ -87,7 +106,8 @@ class EpisodeStatistics:
             return None
         del self._pending[report.environment_steps]
         successes = sum(r.is_success for r in reports)
-        point = EvaluationPoint(report.environment_steps, report.weights_version, successes, len(reports))
+        mean_return = _mean(r.return_ for r in reports)
+        point = EvaluationPoint(report.environment_steps, report.weights_version, successes, len(reports), mean_return, self.by_return)
         self.evaluations.append(point)
         return point
 
@@ -111,20 +131,20 @@ class EpisodeStatistics:
     def metrics(self) -> dict[str, float]:
         """Return the rolling means, empty before the first episode.
 
-        `success_autonomous` counts only episodes without intervention; steps, not episodes, weigh
+        Success only where there is such a thing; `success_autonomous` counts only episodes without intervention; steps, not episodes, weigh
         the intervention rate.
         """
         if not self._recent:
             return {}
         recent = list(self._recent)
         alone = [r for r in recent if not r.intervention_steps]
-        values = {
-            "episode/success": _mean(r.is_success for r in recent),
+        values = {} if self.by_return else {"episode/success": _mean(r.is_success for r in recent)}
+        values |= {
             "episode/return": _mean(r.return_ for r in recent),
             "episode/length": _mean(r.length for r in recent),
             "intervention/rate": sum(r.intervention_steps for r in recent) / max(1, sum(r.length for r in recent)),
         }
-        if alone:
+        if alone and not self.by_return:
             values["episode/success_autonomous"] = _mean(r.is_success for r in alone)
         return values
 

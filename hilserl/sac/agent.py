@@ -165,14 +165,14 @@ class SacAgent:
         return torch.randn((rows, self.acting.noise_dim), generator=self.generator, device=self.device)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return every tensor of the learning state by a flat name; restored by `load_state_dict`."""
+        """Copy every tensor of the learning state, by a flat name; restored by `load_state_dict`."""
         tensors = {f"{owner}.{name}": tensor for owner, module in self._modules().items() for name, tensor in module.state_dict().items()}
         tensors["log_temperature"] = self.log_temperature.detach()
         tensors["generator"] = self.generator.get_state()
         for owner, optimizer in self._optimizers().items():
             for index, slots in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{owner}.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore what `state_dict` returned.

@@ -17,7 +17,7 @@ from hilserl.robot.mujoco_import import mujoco
 from hilserl.robot.state import assemble_state, joint_velocity
 from hilserl.robot.units import GRIPPER, gripper_to_pct, gripper_to_rad
 from hilserl.schema import IMAGE_PREFIX, STATE_KEY, state_components
-from hilserl.sim.privileged import PrivilegedState, succeeds
+from hilserl.sim.privileged import PrivilegedState, potential, succeeds
 from hilserl.sim.render import GlRenderer, Renderer, create_renderer
 from hilserl.sim.scene import CUBE_HALF_M, VIDEO_CAMERA, VIDEO_OVERSAMPLING, VIDEO_SIZE, load_scene
 
@@ -33,7 +33,9 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
     Observations hold `observation.state` (float32, named components in the order of
     `schema.state_components`) and one `observation.images.<camera>` (uint8, H x W x 3, RGB, the
     camera's native size) per camera that the policy uses. Actions are decoded by the one
-    `ActionCodec`. The reward is 1.0 at success, which ends the episode, else 0.0.
+    `ActionCodec`. The reward is 1.0 at success, which ends the episode, else 0.0. With `task.reward: shaped`
+    each step adds `discount * potential(next state) - potential(state)`, where the potential is in [-1, 0], and
+    0 once the task has ended: that changes no comparison between policies (Ng, Harada and Russell 1999).
 
     Every step's `info` holds `is_success`, `executed_action` (A,) as clipped, `joint_target_rad`
     (6,) as commanded and `joint_pos_rad` (6,) as measured afterwards.
@@ -68,6 +70,7 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._previous: NDArray[np.floating[Any]] | None = None
         self._steps = 0
         self._held_steps = 0
+        self._potential = 0.0
         self._running = False
         state_size = sum(len(component.labels) for component in state_components(config))
         spaces: dict[str, gymnasium.Space[Any]] = {STATE_KEY: gymnasium.spaces.Box(-np.inf, np.inf, (state_size,), np.float32)}
@@ -114,6 +117,7 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._joint_pos = self._data.qpos[_ARM].copy()
         self._previous = None
         self._steps = self._held_steps = 0
+        self._potential = potential(task, self.privileged_state)
         self._running = True
         return self._observe(), {"is_success": False, "joint_pos_rad": self._joint_pos.copy()}
 
@@ -151,7 +155,13 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
             "joint_target_rad": command.joint_target_rad,
             "joint_pos_rad": self._joint_pos.copy(),
         }
-        return self._observe(), float(terminated), terminated, truncated, info
+        return self._observe(), self._reward(terminated), terminated, truncated, info
+
+    def _reward(self, terminated: bool) -> float:
+        if self.config.task.reward == "sparse":
+            return float(terminated)
+        before, self._potential = self._potential, 0.0 if terminated else potential(self.config.task, self.privileged_state)
+        return float(terminated) + self.config.policy.discount * self._potential - before
 
     def arrange(self, joint_pos_rad: ArrayLike, cube_pos_m: ArrayLike, cube_yaw_rad: float) -> None:
         """Put arm and cube somewhere without any physics, to take pictures; `reset` comes before `step`.

@@ -15,6 +15,7 @@ Array = NDArray[np.floating[Any]]
 
 _OFF_TABLE_M = 0.004
 _BETWEEN_JAWS_M = 0.03
+_FAR_M = 0.25  # a tool further away than this gains nothing in the potential by coming nearer
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,19 @@ def succeeds(task: TaskConfig, state: PrivilegedState) -> bool:
     if task.type == "reach":
         return float(np.linalg.norm(state.tool_pos_m - reach_target_m(task, state))) <= task.reach_tolerance_m
     return state.cube_height_m >= task.lift_height_m
+
+
+def potential(task: TaskConfig, state: PrivilegedState) -> float:
+    """Say how near the task is to being done, from -1 (far) to 0 (done), for `task.reward: shaped`.
+
+    `reach` counts the distance to the target. `lift` has two stages: up to -0.5 the tool comes to the cube, and
+    from there the held cube rises.
+    """
+    if task.type == "reach":
+        return -min(1.0, float(np.linalg.norm(state.tool_pos_m - reach_target_m(task, state))) / _FAR_M)
+    if is_held(state):
+        return -0.5 * (1.0 - min(1.0, max(0.0, state.cube_height_m / task.lift_height_m)))
+    return -0.5 - 0.5 * min(1.0, float(np.linalg.norm(state.tool_pos_m - state.cube_pos_m)) / _FAR_M)
 
 
 def is_held(state: PrivilegedState) -> bool:

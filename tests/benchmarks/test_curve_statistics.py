@@ -17,7 +17,7 @@ def load(name: str):
     return module
 
 
-statistics, runs = load("_statistics"), load("_runs")
+statistics, runs = load("_aggregate"), load("_runs")
 
 
 @pytest.mark.parametrize(
@@ -67,4 +67,3 @@ def test_a_finished_run_is_not_made_again_and_a_cut_line_is_not_taken_for_one(tm
     assert (tmp_path / "made").read_text() == "1 2 3 "
     assert [line["seed"] for line in runs.read_results(results)] == [0, 1, 2]
     assert "a damaged line" in capsys.readouterr().err
-

@@ -74,3 +74,22 @@ def test_plain_lines_elsewhere_than_on_a_terminal() -> None:
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines[0].startswith("Start Prefect: done in")
     assert lines[1].strip() == "Record demonstrations: 1/5 episodes" and lines[2] == "note: a note"
+
+
+def test_a_phase_that_is_left_out_is_shown_as_skipped_with_its_reason_in_the_log() -> None:
+    with Display("hilserl", screen()) as display:
+        publish(Progress("record-demonstrations", message="there are none", skipped=True))
+        rows = {label: line for line in text_of(display).splitlines() for label in STAGES.values() if label in line}
+    assert "skipped" in rows["Record demonstrations"] and "skipped" not in rows["Validate the dataset"]
+    plain = Display("hilserl", screen(terminal=False), plain=True)
+    with plain:
+        publish(Progress("record-demonstrations", message="there are none", skipped=True))
+    assert "Record demonstrations: skipped, there are none" in plain.console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_an_environment_without_success_shows_its_return() -> None:
+    values = {"episode/return": -153.25, "eval/return": -120.5, "steps_per_s": 50.0, "updates_per_s": 50.0}
+    with Display("hilserl", screen()) as display:
+        publish(Progress("train-learner", done=10, total=20, unit="steps", values=values))
+        shown = text_of(display)
+    assert "-153.2" in shown and "-120.5" in shown and "success" not in shown

@@ -199,3 +199,79 @@ def test_images_are_shifted_where_the_parts_say_so_and_their_rows_stay_right() -
     again = buffer.sample(200, np.random.default_rng(1))
     assert (again.observation["shifted"] == batch.observation["shifted"]).all()
     assert (again.next_observation["shifted"] == batch.next_observation["shifted"]).all()
+
+
+def test_returns_by_hand() -> None:
+    """Seven steps, discount 1/2, three steps a return: termination, change of the actor, end of a segment, missing step."""
+    buffer = ReplayBuffer(40, PARTS, 1, discount=0.5, n_step=3)
+
+    def episode(stream: int, human: list[int], *, terminated: bool, gap: int | None = None) -> None:
+        rows = [buffer.add_observation(observation(stream, time)) for time in range(len(human) + 1)]
+        for time, is_human in enumerate(human):
+            if time != gap:
+                done = terminated and time == len(human) - 1
+                reward = 2.0**time
+                facts = {"action": np.zeros(1), "reward": reward, "terminated": done, "is_intervention": bool(is_human)}
+                buffer.add_transition(rows[time], rows[time + 1], **facts)
+
+    episode(0, [0, 0, 0, 0], terminated=True)
+    episode(1, [0, 0, 1, 1], terminated=False)
+    episode(2, [0, 0, 0, 0], terminated=False, gap=2)
+    alone = buffer.add_observation(observation(3, 0))
+    buffer.add_transition(alone, alone, action=np.zeros(1), reward=8.0, terminated=True)  # terminated, without a final observation
+    expected = {  # next time, reward, terminated, discount
+        (0, 0): (3, 1 + 1 + 1, False, 1 / 8),
+        (0, 1): (4, 2 + 2 + 2, True, 1 / 8),
+        (0, 2): (4, 4 + 4, True, 1 / 4),
+        (0, 3): (4, 8, True, 1 / 2),
+        (1, 0): (2, 1 + 1, False, 1 / 4),  # then the human takes over
+        (1, 1): (2, 2, False, 1 / 2),
+        (1, 2): (4, 4 + 4, False, 1 / 4),  # truncated: bootstraps
+        (1, 3): (4, 8, False, 1 / 2),
+        (2, 0): (2, 1 + 1, False, 1 / 4),  # the next step is not there
+        (2, 1): (2, 2, False, 1 / 2),
+        (2, 3): (4, 8, False, 1 / 2),
+        (3, 0): (0, 8, True, 1 / 2),
+    }
+    batch = buffer.sample(600, np.random.default_rng(0))
+    now, after = (seen["observation.state"].astype(int).tolist() for seen in (batch.observation, batch.next_observation))
+    found = {}
+    for start, end, *values in zip(now, after, batch.reward, batch.terminated, batch.discount, strict=True):
+        assert start[0] == end[0]
+        found[tuple(start)] = (end[1], *values)
+    assert found == expected
+
+
+def test_one_step_returns_are_the_transitions_and_take_nothing_more_from_the_generator() -> None:
+    one, three = ReplayBuffer(30, PARTS, 1, discount=0.9), ReplayBuffer(30, PARTS, 1, discount=0.9, n_step=3)
+    generators = np.random.default_rng(4), np.random.default_rng(4)
+    for buffer in (one, three):
+        add_episode(buffer, 0, 20, terminated=True)
+    first, second = one.sample(50, generators[0]), three.sample(50, generators[1])
+    assert (first.observation["observation.state"] == second.observation["observation.state"]).all()
+    assert (first.discount == np.float32(0.9)).all() and (second.discount != np.float32(0.9)).any()
+    assert generators[0].bit_generator.state == generators[1].bit_generator.state
+
+
+@pytest.mark.failure("L09")
+def test_stored_views_are_drawn_at_random_and_independently() -> None:
+    parts = PARTS | {"feature": ArraySpec((2,), "float16", views=4)}
+    buffer = ReplayBuffer(6, parts, 1)
+    stored = np.arange(6 * 4 * 2).reshape(6, 4, 2).astype(np.float16)
+    rows = [buffer.add_observation(observation(0, time) | {"feature": stored[time]}) for time in range(6)]
+    for row, following in itertools.pairwise(rows):
+        buffer.add_transition(row, following, action=np.zeros(1), reward=0.0, terminated=False)
+    assert (buffer.observation(2)["feature"] == stored[2]).all()
+    batch = buffer.sample(4000, np.random.default_rng(0))
+    views = []
+    for seen in (batch.observation, batch.next_observation):
+        times = seen["observation.state"][:, 1].astype(int)
+        matches = (stored[times] == seen["feature"][:, None]).all(axis=2)
+        assert (matches.sum(axis=1) == 1).all()
+        views.append(matches.argmax(axis=1))
+    pairs = np.bincount(views[0] * 4 + views[1], minlength=16)
+    assert ((pairs - 250) ** 2 / 250).sum() < 40  # 15 degrees of freedom
+
+
+def test_book_keeping_is_small() -> None:
+    assert ReplayBuffer(1000, PARTS, 4).bookkeeping_nbytes <= 1000 * (4 * 4 + 30) + 100

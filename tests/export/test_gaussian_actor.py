@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import CROPPED, RESIZED, TRAINED
+from export_helpers import CROPPED, RESIZED, TRAINED
 
 from hilserl.errors import CheckpointError
 from hilserl.export import gaussian_actor
@@ -26,7 +26,7 @@ def test_lerobot_acts_as_the_policy_does(make_source, tmp_path, config, override
     ours = np.stack([source.policy.act(observation) for observation in observations])
     theirs = np.stack([loaded.act(observation) for observation in observations])
     assert np.abs(ours - theirs).max() < 5e-6
-    assert ours.std(axis=0).min() > 0.1  # so that the agreement says something
+    assert ours.std(axis=0).min() > 0.05  # so that the agreement says something
     assert (np.stack([loaded.act(observation) for observation in observations]) == theirs).all()  # it samples, but from a point
 
 
@@ -35,7 +35,9 @@ def test_every_tensor_that_lerobot_names_is_ours(make_source) -> None:
     theirs = gaussian_actor.build_policy(source.policy).state_dict()
     ours = {tensor.abs().sum().item() for tensor in source.policy.tensors().values()}
     foreign = [
-        name for name, tensor in theirs.items() if "std_layer" not in name and not any(abs(tensor.abs().sum().item() - own) < 1e-3 for own in ours)
+        name
+        for name, tensor in theirs.items()
+        if "std_layer" not in name and not any(abs(tensor.abs().sum().item() - own) < 1e-3 for own in ours)
     ]
     assert foreign == []
 
@@ -95,3 +97,11 @@ def test_the_model_card_says_task_success_and_names(make_source, tmp_path) -> No
     assert "90.0% of 20 episodes (95 % Wilson interval 69.9% to 97.2%" in card
     assert "task: reach_state" in card and "steps of training: 123" in card
     assert all(name in card for name in (*source.action.names, *source.observation["observation.state"].names))
+
+
+def test_the_state_that_lerobot_itself_assembles_is_refused(make_source, tmp_path) -> None:
+    source = make_source("reach_state")
+    export_lerobot(source, tmp_path / "out")
+    six_joints_in_degrees = np.zeros(6, np.float32)
+    with pytest.raises(RuntimeError, match="size"):
+        LeRobotPolicy(tmp_path / "out").act({"observation.state": six_joints_in_degrees})

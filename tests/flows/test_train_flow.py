@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from pipeline_testing import TINY, make_tiny_config
 
-from hilserl.config.loader import expand_dotted
+from hilserl.config.loader import expand_dotted, load_config
 from hilserl.config.models import TrainConfig
 from hilserl.link.auth import create_token
 from hilserl.runs import token_file
@@ -131,3 +131,9 @@ def test_the_whole_flow_trains_evaluates_and_reports(own_home: Path, monkeypatch
     assert Path(summary["learning_curve"]).is_file() and (Path(summary["policy"]) / "policy.json").is_file()
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
     assert "the learner finished" in (folder / "actor.log").read_text() or (folder / "actor.log").read_text() == ""
+
+
+def test_phases_without_a_meaning_for_a_gymnasium_environment_are_skipped_visibly(own_home: Path) -> None:
+    config = load_config("pendulum")
+    states, buffer = prepare(config)
+    assert states == dict.fromkeys(PHASES, "Skipped") and buffer is None

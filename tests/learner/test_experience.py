@@ -244,3 +244,27 @@ def test_online_state_in_another_unit_stops_and_is_named(tiny_config: TrainConfi
     degrees[:6] = np.rad2deg(degrees[:6])
     with pytest.raises(TrainingError, match=r"arm, episode 0 step 1: `joint_pos\.\w+` is .*another unit"):
         experience.add("arm", step(1, degrees))
+
+
+@pytest.mark.failure("L03")
+@pytest.mark.parametrize("wrong", [1.01, -30.0, float("nan")])
+def test_an_action_outside_of_the_policys_space_stops_and_is_named(tiny_config: TrainConfig, tiny_buffer: Path, wrong: float) -> None:
+    experience = Experience(tiny_config, PolicyArchitecture.from_config(tiny_config), Vision({}), seed=0)
+    experience.add_demonstrations(OfflineBuffer.open(tiny_buffer))
+    seen = experience.offline.observation(0)
+    action = np.zeros(len(tiny_config.action_names), np.float32)
+    experience.add("arm", Step(0, 0, {STATE_KEY: seen[STATE_KEY]}, action + 1, 0.0, False, False, False, None))  # its very edge is allowed
+    action[-1] = wrong
+    with pytest.raises(TrainingError, match=r"arm, episode 0 step 1: the action .* is outside \[-1, 1\]"):
+        experience.add("arm", Step(0, 1, {STATE_KEY: seen[STATE_KEY]}, action, 0.0, False, False, False, None))
+
+
+@pytest.mark.failure("L03")
+def test_critic_and_actor_share_one_action_space(tiny_config: TrainConfig, tiny_buffer: Path) -> None:
+    """What is stored, the codec's encoding of what was executed, is what the actor's output means to the codec."""
+    columns = np.concatenate([shard.columns["action"] for shard in OfflineBuffer.open(tiny_buffer).shards()])
+    experience = Experience(tiny_config, PolicyArchitecture.from_config(tiny_config), Vision({}), seed=0)
+    experience.add_demonstrations(OfflineBuffer.open(tiny_buffer))
+    batch = experience.sample(64)
+    assert np.abs(columns).max() <= 1
+    assert {tuple(row) for row in batch.action.tolist()} <= {tuple(row) for row in columns.astype(np.float32).tolist()}

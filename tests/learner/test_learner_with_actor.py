@@ -11,7 +11,6 @@ from pipeline_testing import ActorThread, Session, make_tiny_config, open_run, p
 
 from hilserl.data.replay import ReplayBuffer
 from hilserl.errors import RobotError, TrainingError, TransportError
-from hilserl.link.messages import EpisodeReport
 from hilserl.policy import Policy, read_policy_manifest
 from hilserl.schema import STATE_KEY
 
@@ -199,7 +198,8 @@ def test_q_values_above_the_largest_return_give_an_alarm_once(own_home, tiny_buf
         session.learner._log_metrics()
     actor.join()
     assert session.metrics.values[-1]["alarm/q_above_bound"] == 1.0
-    assert len([r for r in caplog.records if "`q_above_bound`" in r.getMessage() and "above the largest possible return" in r.getMessage()]) == 1
+    said = [record.getMessage() for record in caplog.records]
+    assert len([text for text in said if "`q_above_bound` at" in text and "above the largest possible return" in text]) == 1
 
 
 def test_honest_q_values_give_no_alarm(trained) -> None:

@@ -13,9 +13,10 @@ from hilserl.config.vision import ResNetConfig
 from hilserl.errors import ConfigError
 from hilserl.vision.encoder import Vision
 from hilserl.vision.lerobot_cnn import SMALLEST_PX, LeRobotCnn
-from hilserl.vision.pixels import IMAGENET_MEAN, IMAGENET_STD
 from hilserl.vision.pretrained import build_network
 from hilserl.vision.small_cnn import SmallCnn
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as torchvision and LeRobot write them
 
 
 def images(*size: int, batch: int = 2, seed: int = 0) -> Tensor:

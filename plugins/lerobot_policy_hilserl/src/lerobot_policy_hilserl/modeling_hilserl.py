@@ -92,10 +92,11 @@ def _native(key: str, values: Tensor) -> np.ndarray:
         raise TrainingError(f"`{key}` has shape {tuple(values.shape)}, a batch of images is (B, 3, H, W)")
     images = values.detach()
     if images.is_floating_point():
-        if float(images.amin()) < 0.0 or float(images.amax()) > 1.0:
+        low, high = float(images.amin()), float(images.amax())
+        if not 0.0 <= low <= high <= 1.0:
             raise TrainingError(
-                f"`{key}` has values from {float(images.amin()):.3g} to {float(images.amax()):.3g}; a float image is 0 to 1, not normalised. "
-                "This policy scales its images itself."
+                f"`{key}` has values from {low:.3g} to {high:.3g}; a float image is 0 to 1, not normalised. "
+                "This policy scales images itself: give what the camera delivers, divided by 255, or uint8."
             )
         images = images.float().mul(255.0).round()
     return images.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
