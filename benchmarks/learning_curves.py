@@ -153,10 +153,11 @@ def draw(lines: list[dict[str, Any]], file: Path) -> None:
                 continue
             bounds = np.array([bootstrap_interval(success[:, [point]]) for point in range(len(steps))])
             axis.fill_between(steps, bounds[:, 0], bounds[:, 1], color=color, alpha=0.15, linewidth=0)
-            axis.plot(steps, interquartile_mean(success.T), "o-", markersize=3, color=color, label=f"{arm} ({len(success)} seeds)")
+            axis.plot(steps, interquartile_mean(success.T), "o-", markersize=3, color=color, label=arm)
         axis.set(title=TITLES[task], xlabel="environment steps", ylim=(-0.03, 1.03))
         axis.grid(alpha=0.3)
-        axis.legend(loc="best", fontsize=8)
+    labelled = max((axis.get_legend_handles_labels() for axis in figure.axes), key=lambda found: len(found[1]))
+    figure.legend(*labelled, loc="outside lower center", ncols=len(labelled[1]), fontsize=8)
     figure.axes[0].set_ylabel("success of the policy alone\nIQM and 95 % interval")
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)

@@ -86,7 +86,7 @@ def test_the_users_settings_arrive_from_every_dialect(dialect):
     assert config.action_names == ("delta_x", "delta_y", "delta_z", "gripper")
     assert (config.dataset.repo_id, config.dataset.root, config.dataset.record) == ("user/so101_demos", Path("datasets/so101_demos"), None)
     assert (config.encoder.type, config.encoder.model, config.encoder.revision) == ("pretrained", "helper2424/resnet10", None)
-    assert config.encoder.freeze and config.encoder.stored_views == 4
+    assert config.encoder.freeze and config.encoder.stored_views == 2
     assert (config.policy.gripper, config.policy.gripper_penalty) == ("continuous", 0)
     assert (config.learner.execution, config.learner.precision, config.learner.storage_device) == ("auto", "float32", "cuda")
     policy = config.policy

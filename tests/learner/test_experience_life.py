@@ -40,7 +40,7 @@ def observation(place: Place) -> dict[str, np.ndarray]:
 
 
 def action(place: Place) -> np.ndarray:
-    return np.array([place[2], place[1], place[0]], np.float32) / 128
+    return np.array([place[2], place[1], place[0]], np.float32) / 1024
 
 
 def make_experience(n_step: int, folder: Path | None, online: int = ONLINE, offline: int = OFFLINE) -> Experience:
