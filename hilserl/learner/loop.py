@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from hilserl.learner.intake import Intake
 from hilserl.learner.keeper import Keeper, not_finite
 from hilserl.learner.parts import LearnerParts, LearnerResult
 from hilserl.learner.reporting import MetricLog, first_not_finite, read_scalars
-from hilserl.link.messages import EpisodeReport, LearnerStatus, Phase, Step, Weights
+from hilserl.link.messages import EpisodeReport, FrozenTensors, LearnerStatus, Phase, Step, Weights
 
 __all__ = ["Learner", "LearnerParts", "LearnerResult", "MetricLog"]
 
@@ -35,6 +36,7 @@ class Learner:
         self.best = BestPolicy()
         self.intake = Intake(parts.server, parts.schedule, parts.governor)
         self.keeper = Keeper(parts, self.intake, self.best)
+        self._frozen = FrozenTensors.create({name: tensor.numpy() for name, tensor in parts.frozen_tensors.items()})
         self._last_metrics: dict[str, Tensor] = {}
         self._first_update_at: float | None = None
         self._idle_since: float | None = None  # when a finished learner had paid its debt
@@ -49,6 +51,7 @@ class Learner:
             TrainingError: Cloning the demonstrations' behaviour, which comes first, gave numbers that are not finite.
         """
         self._clone_behaviour()
+        self._require_finite(self.parts.frozen_tensors)
         self._publish_weights()
         self._set_status("training")
 
@@ -138,19 +141,25 @@ class Learner:
         """Version that weights published now would have: the number of critic updates behind them, plus one."""
         return self.parts.schedule.generation * _GENERATION + self.parts.governor.updates + 1
 
+    def _copy_trained(self) -> dict[str, Tensor]:
+        return {name: t.detach().cpu().clone() for name, t in self.parts.agent.policy_tensors().items()}
+
     def _copy_policy(self) -> dict[str, Tensor]:
-        tensors = {name: t.detach().cpu().clone() for name, t in self.parts.agent.policy_tensors().items()}
-        return tensors | dict(self.parts.frozen_tensors)
+        return self._copy_trained() | dict(self.parts.frozen_tensors)
 
     def _publish_weights(self) -> None:
-        tensors = self._copy_policy()
+        trained = self._copy_trained()
+        self._require_finite(trained)
+        version = self.weights_version_now()
+        self.intake.note_moment()  # before anybody has them: a resumed learner gives this version to no others
+        self.best.publish(version, trained | dict(self.parts.frozen_tensors))
+        arrays = {name: tensor.numpy() for name, tensor in trained.items()}
+        self.parts.server.publish_weights(Weights.create(version, arrays, self._frozen))
+
+    def _require_finite(self, tensors: Mapping[str, Tensor]) -> None:
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise self._not_finite(name)
-        version = self.weights_version_now()
-        self.intake.note_moment()  # before anybody has them: a resumed learner gives this version to no others
-        self.best.publish(version, tensors)
-        self.parts.server.publish_weights(Weights.create(version, {name: tensor.numpy() for name, tensor in tensors.items()}))
 
     def finished(self) -> str | None:
         """Say why there is nothing left to do but to pay what is owed; None while there is."""
@@ -189,7 +198,8 @@ class Learner:
     def _report(self, phase: str) -> None:
         values = self.parts.statistics.metrics()
         if self.parts.statistics.evaluations:
-            values["eval/success"] = self.parts.statistics.evaluations[-1].success_rate
+            last = self.parts.statistics.evaluations[-1]
+            values["eval/return" if last.by_return else "eval/success"] = last.score
         self.parts.reporter.show(self.parts.governor, self.config.policy.online_steps, values, phase)
 
     def _log_metrics(self) -> None:
@@ -207,8 +217,8 @@ class Learner:
         bound = experience.return_bound.value
         if bound is not None and not self.config.policy.use_backup_entropy:  # entropy is no reward, and has no bound
             values["q/bound"] = bound
-        if self.best.point and evaluations:
-            values |= {"eval/best": self.best.point.success_rate, "eval/last": evaluations[-1].success_rate}
+        if self.best.point and evaluations and self.config.judges_success:
+            values |= {"eval/best": self.best.point.score, "eval/last": evaluations[-1].score}
         self.parts.reporter.log(self.parts.governor, values)
 
     def _not_finite(self, name: str) -> TrainingError:

@@ -20,19 +20,18 @@ import grpc
 from hilserl.errors import HilserlError, TransportError
 from hilserl.link import link_pb2, link_pb2_grpc
 from hilserl.link.auth import check_token, credentials
-from hilserl.link.codec import decode_status, decode_weights, encode_handshake, encode_record
+from hilserl.link.codec import decode_status, encode_handshake, encode_record
 from hilserl.link.journal import Journal
 from hilserl.link.messages import EpisodeReport, Handshake, LearnerStatus, Record, Step, Weights, check_name
 from hilserl.link.outbox import Delivery, Outbox
+from hilserl.link.weights_source import WeightsSource
 
 logger = logging.getLogger(__name__)
 
-MAX_WEIGHTS_BYTES = 1 << 30
 _ENVELOPE_BYTES = 64 << 10  # what a message holds besides its records
 _REOPEN_GAP = 1 << 20
 _HEARTBEAT_S = 0.5
 _PEER_TIMEOUT_S = 15.0
-_WEIGHTS_DEADLINE_S = 60.0
 _LINGER_S = 0.02  # records of this time share a message: at 400 steps/s, 50 messages/s
 _REPORT_EVERY_S = 30.0
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.1, 2.0
@@ -105,7 +104,7 @@ class LinkClient:
         self._changed = threading.Condition()  # guards everything below
         self._status = LearnerStatus()
         self._weights: Weights | None = None
-        self._fetched = (0, "")  # version and hash of the newest weights received
+        self._fetched_version = 0  # of the newest weights received
         self._must_ask_for_weights = False
         self._session: _Session | None = None
         self._failure: BaseException | None = None
@@ -126,6 +125,7 @@ class LinkClient:
             options = (*_CHANNEL_OPTIONS, ("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", limit))
             self._channel = grpc.insecure_channel(self._address, options=options)
             self._stub = link_pb2_grpc.LinkStub(self._channel)
+            self._weights_source = WeightsSource(self._stub, self._metadata, self._handshake, self._address)
             for name, work in (
                 ("link-stream", self._hold_stream),
                 ("link-weights", self._follow_weights),
@@ -314,7 +314,7 @@ class LinkClient:
         status = decode_status(message)
         with self._changed:
             self._status = status
-            self._must_ask_for_weights |= must_ask_for_weights or status.weights_version not in (0, self._fetched[0])
+            self._must_ask_for_weights |= must_ask_for_weights or status.weights_version not in (0, self._fetched_version)
             self._changed.notify_all()
 
     def _raise_if_fatal(self, error: grpc.RpcError) -> None:
@@ -373,18 +373,8 @@ class LinkClient:
                 self._fetch_weights()
 
     def _fetch_weights(self) -> None:
-        version, content_hash = self._fetched
-        payload = bytearray()
         try:
-            call = self._stub.GetWeights(
-                link_pb2.WeightsRequest(known_version=version, known_hash=content_hash),
-                metadata=self._metadata,
-                timeout=_WEIGHTS_DEADLINE_S,
-            )
-            for chunk in call:
-                payload += chunk.data
-                if chunk.total_bytes > MAX_WEIGHTS_BYTES or len(payload) > chunk.total_bytes:
-                    raise TransportError(f"The learner at {self._address} sends weights of {chunk.total_bytes} bytes or more; refused.")
+            weights = self._weights_source.fetch()
         except grpc.RpcError as error:
             self._raise_if_fatal(error)
             logger.warning("No weights from the learner at %s (%s); asking again.", self._address, error.code().name)
@@ -392,10 +382,8 @@ class LinkClient:
             with self._changed:
                 self._must_ask_for_weights |= self.is_connected  # else the next welcome asks
             return
-        if not payload:
+        if weights is None:
             return
-        weights = decode_weights(bytes(payload), self._handshake)
         with self._changed:
-            self._weights = weights
-            self._fetched = (weights.version, weights.content_hash)
+            self._weights, self._fetched_version = weights, weights.version
             self._changed.notify_all()

@@ -14,7 +14,18 @@ from google.protobuf.message import DecodeError, Message
 
 from hilserl.errors import TransportError
 from hilserl.link import link_pb2
-from hilserl.link.messages import EpisodeReport, Handshake, LearnerStatus, Phase, Record, Step, Weights, weights_hash
+from hilserl.link.messages import (
+    NOTHING_FROZEN,
+    EpisodeReport,
+    FrozenTensors,
+    Handshake,
+    LearnerStatus,
+    Phase,
+    Record,
+    Step,
+    Weights,
+    weights_hash,
+)
 from hilserl.link.tensors import decode_named, decode_tensor, encode_named, encode_tensor
 
 MAX_OBSERVATION_TENSORS = 64
@@ -151,23 +162,50 @@ def decode_status(message: link_pb2.LearnerStatus) -> LearnerStatus:
 
 
 def encode_weights(weights: Weights, handshake: Handshake) -> bytes:
-    """Return the wire form of weights, bound to the handshake's schema and architecture."""
+    """Return the wire form of weights without their frozen part, bound to the handshake's schema and architecture.
+
+    With `encode_frozen`'s bytes behind it, it is the wire form of all of them.
+    """
     message = link_pb2.Weights(
         version=weights.version,
         content_hash=weights.content_hash,
         architecture_hash=handshake.architecture_hash,
         schema_hash=handshake.schema_hash,
+        frozen_hash=weights.frozen.content_hash,
     )
-    encode_named(weights.tensors, message.tensors)
+    encode_named(weights.trained, message.tensors)
     payload: bytes = message.SerializeToString()
     return payload
 
 
-def decode_weights(payload: bytes, handshake: Handshake) -> Weights:
-    """Return weights whose content is what was published; its arrays are writable copies.
+def encode_frozen(frozen: FrozenTensors) -> bytes:
+    """Return the wire form of frozen tensors; equal ones, such as two cameras' encoders have, are in it once."""
+    message = link_pb2.Weights()
+    names: dict[str, str] = {}
+    for name, array in frozen.tensors.items():
+        first = names.setdefault(weights_hash({"": array}), name)
+        if first == name:
+            encode_tensor(array, message.frozen.add(), name)
+        else:
+            message.frozen_copies[name] = first
+    payload: bytes = message.SerializeToString()
+    return payload
+
+
+def decode_weights(payload: bytes, handshake: Handshake, known: FrozenTensors = NOTHING_FROZEN) -> Weights:
+    """Return weights whose content is what was published.
+
+    Args:
+        payload: Wire form, with the frozen tensors or, if `known` are the same, without them.
+        handshake: This actor's.
+        known: Frozen tensors received before.
+
+    Returns:
+        Weights whose trained arrays are writable copies, and whose frozen ones are read-only.
 
     Raises:
-        TransportError: Damaged, or for another architecture or schema than `handshake`'s.
+        TransportError: Damaged, for another architecture or schema than `handshake`'s, or without
+            frozen tensors that are not `known`.
     """
     message = parse(link_pb2.Weights, payload)
     theirs = (message.architecture_hash, message.schema_hash)
@@ -176,14 +214,36 @@ def decode_weights(payload: bytes, handshake: Handshake) -> Weights:
             f"Weights version {message.version} are for architecture and schema {theirs}, this actor has "
             f"{(handshake.architecture_hash, handshake.schema_hash)}. Start both with the same configuration."
         )
+    frozen = _decode_frozen(message, known)
     views = decode_named(message.tensors, what="set of weights", limit=MAX_WEIGHT_TENSORS)
-    tensors = {name: array.copy() for name, array in views.items()}
-    if weights_hash(tensors) != message.content_hash:
+    trained = {name: array.copy() for name, array in views.items()}
+    _check_hash(message.version, "weights", weights_hash(trained, frozen.content_hash), message.content_hash)
+    return Weights(message.version, message.content_hash, trained, frozen)
+
+
+def _decode_frozen(message: link_pb2.Weights, known: FrozenTensors) -> FrozenTensors:
+    if message.frozen_hash and not message.frozen:
+        if message.frozen_hash != known.content_hash:
+            raise TransportError(
+                f"Weights version {message.version} came without their frozen tensors, hash {message.frozen_hash}; "
+                f"this actor has {known.content_hash or 'none'}."
+            )
+        return known
+    tensors = decode_named(message.frozen, what="set of frozen weights", limit=MAX_WEIGHT_TENSORS)
+    for name, source in message.frozen_copies.items():
+        if name in tensors or source not in tensors or len(tensors) >= MAX_WEIGHT_TENSORS:
+            raise TransportError(f"Weights version {message.version}: the frozen `{name[:200]}` cannot be a copy of `{source[:200]}`.")
+        tensors[name] = tensors[source]
+    frozen = FrozenTensors.create(tensors)
+    _check_hash(message.version, "frozen tensors", frozen.content_hash, message.frozen_hash)
+    return frozen
+
+
+def _check_hash(version: int, what: str, found: str, announced: str) -> None:
+    if found != announced:
         raise TransportError(
-            f"Weights version {message.version} have the content hash {weights_hash(tensors)}, "
-            f"{message.content_hash} was announced: damaged on the way."
+            f"Weights version {version}: the {what} have the hash `{found}`, `{announced}` was announced: damaged on the way."
         )
-    return Weights(message.version, message.content_hash, tensors)
 
 
 def encode_handshake(handshake: Handshake) -> link_pb2.Handshake:

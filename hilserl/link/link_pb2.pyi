@@ -225,26 +225,41 @@ class LearnerMessage(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ...) -> None: ...
 
 class Weights(_message.Message):
-    __slots__ = ("version", "content_hash", "architecture_hash", "schema_hash", "tensors")
+    __slots__ = ("version", "content_hash", "architecture_hash", "schema_hash", "tensors", "frozen_hash", "frozen", "frozen_copies")
+    class FrozenCopiesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_HASH_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_HASH_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_HASH_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_COPIES_FIELD_NUMBER: _ClassVar[int]
     version: int
     content_hash: str
     architecture_hash: str
     schema_hash: str
     tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
-    def __init__(self, version: _Optional[int] = ..., content_hash: _Optional[str] = ..., architecture_hash: _Optional[str] = ..., schema_hash: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+    frozen_hash: str
+    frozen: _containers.RepeatedCompositeFieldContainer[Tensor]
+    frozen_copies: _containers.ScalarMap[str, str]
+    def __init__(self, version: _Optional[int] = ..., content_hash: _Optional[str] = ..., architecture_hash: _Optional[str] = ..., schema_hash: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., frozen_hash: _Optional[str] = ..., frozen: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., frozen_copies: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class WeightsRequest(_message.Message):
-    __slots__ = ("known_version", "known_hash")
+    __slots__ = ("known_version", "known_hash", "known_frozen_hash")
     KNOWN_VERSION_FIELD_NUMBER: _ClassVar[int]
     KNOWN_HASH_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FROZEN_HASH_FIELD_NUMBER: _ClassVar[int]
     known_version: int
     known_hash: str
-    def __init__(self, known_version: _Optional[int] = ..., known_hash: _Optional[str] = ...) -> None: ...
+    known_frozen_hash: str
+    def __init__(self, known_version: _Optional[int] = ..., known_hash: _Optional[str] = ..., known_frozen_hash: _Optional[str] = ...) -> None: ...
 
 class WeightsChunk(_message.Message):
     __slots__ = ("version", "total_bytes", "data")

@@ -63,7 +63,7 @@ class LinkServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetWeights(self, request, context):
-        """The newest weights in chunks; nothing when the caller has them already.
+        """The newest weights in chunks, without frozen tensors that the caller has; nothing when it has all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

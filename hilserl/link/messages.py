@@ -16,7 +16,7 @@ import numpy as np
 
 from hilserl.errors import TransportError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 Phase = Literal["warming_up", "training", "finished", "failed"]
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -115,23 +115,57 @@ class LearnerStatus:
 
 
 @dataclass(frozen=True, eq=False)
+class FrozenTensors:
+    """Parameters that no update changes, such as a pretrained encoder's: hashed, encoded and sent once.
+
+    Attributes:
+        content_hash: `weights_hash(tensors)`; empty where there are none.
+        tensors: By name; they must stay as they are.
+    """
+
+    content_hash: str = ""
+    tensors: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def create(cls, tensors: Mapping[str, np.ndarray]) -> Self:
+        """Hash `tensors`."""
+        return cls(weights_hash(tensors), tensors) if tensors else cls()
+
+
+NOTHING_FROZEN = FrozenTensors()
+
+
+@dataclass(frozen=True, eq=False)
 class Weights:
     """One version of what the actor's policy needs.
 
     Attributes:
         version: Larger for newer weights, from 1.
-        content_hash: `weights_hash(tensors)`.
-        tensors: Parameters by name.
+        content_hash: `weights_hash(trained, frozen.content_hash)`.
+        trained: Parameters by name that differ from version to version.
+        frozen: Those that do not.
     """
 
     version: int
     content_hash: str
-    tensors: Mapping[str, np.ndarray]
+    trained: Mapping[str, np.ndarray]
+    frozen: FrozenTensors = NOTHING_FROZEN
 
     @classmethod
-    def create(cls, version: int, tensors: Mapping[str, np.ndarray]) -> Self:
-        """Hash `tensors` and pack them."""
-        return cls(version, weights_hash(tensors), tensors)
+    def create(cls, version: int, trained: Mapping[str, np.ndarray], frozen: FrozenTensors = NOTHING_FROZEN) -> Self:
+        """Hash `trained` and pack them; `frozen` is hashed already.
+
+        Raises:
+            ValueError: A tensor is in both.
+        """
+        if both := trained.keys() & frozen.tensors.keys():
+            raise ValueError(f"{sorted(both)} are both trained and frozen")
+        return cls(version, weights_hash(trained, frozen.content_hash), trained, frozen)
+
+    @property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """All parameters by name."""
+        return {**self.frozen.tensors, **self.trained}
 
 
 @dataclass(frozen=True)
@@ -167,9 +201,14 @@ _HANDSHAKE_MEANING = {
 }
 
 
-def weights_hash(tensors: Mapping[str, np.ndarray]) -> str:
-    """Identify weights by names, dtypes, shapes and values, 32 hex digits."""
-    digest = hashlib.sha256()
+def weights_hash(tensors: Mapping[str, np.ndarray], frozen_hash: str = "") -> str:
+    """Identify weights by names, dtypes, shapes and values, 32 hex digits.
+
+    Args:
+        tensors: What is hashed.
+        frozen_hash: Hash of the tensors that go with them and were hashed before; empty: none.
+    """
+    digest = hashlib.sha256(frozen_hash.encode())
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name], dtype=tensors[name].dtype.newbyteorder("<"))
         digest.update(f"{name}|{array.dtype.str}|{tensors[name].shape}|".encode())

@@ -18,11 +18,11 @@ from hilserl.config.models import LinkConfig
 from hilserl.errors import TransportError
 from hilserl.link import link_pb2_grpc
 from hilserl.link.auth import TokenInterceptor, check_token
-from hilserl.link.codec import encode_weights
+from hilserl.link.codec import encode_frozen, encode_weights
 from hilserl.link.ingest import Ingest, ReceivedRecord
 from hilserl.link.leases import Leases
-from hilserl.link.messages import Handshake, LearnerStatus, Weights, check_name, weights_hash
-from hilserl.link.service import MAX_ACTORS, Board, DaemonThreads, LinkServicer
+from hilserl.link.messages import FrozenTensors, Handshake, LearnerStatus, Weights, check_name, weights_hash
+from hilserl.link.service import MAX_ACTORS, Board, DaemonThreads, LinkServicer, PublishedWeights
 
 ENVELOPE_BYTES = 64 << 10  # what a message holds besides its records
 _KEEPALIVE_MS = 5_000
@@ -122,16 +122,29 @@ class LinkServer:
         return self._ingest.replay(after)
 
     def publish_weights(self, weights: Weights) -> None:
-        """Offer new weights to every actor; copies them, so the tensors may change afterwards.
+        """Offer new weights to every actor; copies them, so the trained tensors may change afterwards.
 
         Raises:
             ValueError: Not newer than the last ones, or the content is not what the hash says.
         """
-        if weights.version <= self._board.weights_version:
-            raise ValueError(f"weights version {weights.version} follows {self._board.weights_version}; versions only grow")
-        if weights_hash(weights.tensors) != weights.content_hash:
+        last, frozen = self._board.weights, weights.frozen
+        if weights.version <= last.version:
+            raise ValueError(f"weights version {weights.version} follows {last.version}; versions only grow")
+        if weights_hash(weights.trained, frozen.content_hash) != weights.content_hash:
             raise ValueError(f"weights version {weights.version} do not have the content hash {weights.content_hash}")
-        self._board.publish(weights, encode_weights(weights, self._handshake))
+        # Looked at and encoded when they come first, not at every push.
+        is_known = frozen.content_hash == last.frozen_hash
+        if not is_known and FrozenTensors.create(frozen.tensors).content_hash != frozen.content_hash:
+            raise ValueError(f"the frozen tensors of weights version {weights.version} do not have the content hash {frozen.content_hash}")
+        self._board.publish(
+            PublishedWeights(
+                version=weights.version,
+                content_hash=weights.content_hash,
+                frozen_hash=frozen.content_hash,
+                payload=encode_weights(weights, self._handshake),
+                frozen_payload=last.frozen_payload if is_known else encode_frozen(frozen),
+            )
+        )
 
     def set_status(self, status: LearnerStatus) -> None:
         """Tell the actors how learning goes; travels with every acknowledgement, twice a second at least."""

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -16,13 +16,38 @@ from hilserl.link import link_pb2, link_pb2_grpc
 from hilserl.link.codec import decode_handshake, decode_record, encode_status
 from hilserl.link.ingest import Ingest
 from hilserl.link.leases import Lease, Leases
-from hilserl.link.messages import Handshake, LearnerStatus, Weights, check_name
+from hilserl.link.messages import Handshake, LearnerStatus, check_name
 
 logger = logging.getLogger(__name__)
 
 MAX_ACTORS = 32
 _CHUNK_BYTES = 1 << 20
 _BUSY_ANSWER_S = 0.5
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """Weights in wire form.
+
+    Attributes:
+        version: Of the weights; 0: there are none yet.
+        content_hash: Of the weights.
+        frozen_hash: Of their frozen part; empty: there is none.
+        payload: All but the frozen part.
+        frozen_payload: The frozen part; behind `payload` it makes the whole message.
+    """
+
+    version: int = 0
+    content_hash: str = ""
+    frozen_hash: str = ""
+    payload: bytes = b""
+    frozen_payload: bytes = b""
+
+    def missing(self, request: link_pb2.WeightsRequest) -> tuple[bytes, ...]:
+        """Return the parts of the message that the caller does not have."""
+        if (request.known_version, request.known_hash) == (self.version, self.content_hash):
+            return ()
+        return (self.payload,) if request.known_frozen_hash == self.frozen_hash else (self.payload, self.frozen_payload)
 
 
 class Board:
@@ -33,24 +58,19 @@ class Board:
         self._status = LearnerStatus()
         self.status_message = encode_status(self._status)
         self.is_closing = False
-        self.weights_version, self.weights_hash, self.weights_payload = 0, "", b""
+        self.weights = PublishedWeights()
 
     def set_status(self, status: LearnerStatus) -> None:
         """Replace the status; its weights version is the published one."""
         with self._lock:
             self._status = status
-            self.status_message = encode_status(replace(status, weights_version=self.weights_version))
+            self.status_message = encode_status(replace(status, weights_version=self.weights.version))
 
-    def publish(self, weights: Weights, payload: bytes) -> None:
+    def publish(self, weights: PublishedWeights) -> None:
         """Replace the weights."""
         with self._lock:
-            self.weights_version, self.weights_hash, self.weights_payload = weights.version, weights.content_hash, payload
+            self.weights = weights
             self.status_message = encode_status(replace(self._status, weights_version=weights.version))
-
-    def newest_weights(self) -> tuple[int, str, bytes]:
-        """Return version, content hash and wire form of the newest weights."""
-        with self._lock:
-            return self.weights_version, self.weights_hash, self.weights_payload
 
 
 class LinkServicer(link_pb2_grpc.LinkServicer):
@@ -80,12 +100,13 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
             self._leases.release(lease)
 
     def GetWeights(self, request: link_pb2.WeightsRequest, context: grpc.ServicerContext) -> Iterator[link_pb2.WeightsChunk]:
-        """Send the newest weights, unless the caller has them."""
-        version, content_hash, payload = self._board.newest_weights()
-        if (request.known_version, request.known_hash) == (version, content_hash):
-            return
-        for start in range(0, len(payload), _CHUNK_BYTES):
-            yield link_pb2.WeightsChunk(version=version, total_bytes=len(payload), data=payload[start : start + _CHUNK_BYTES])
+        """Send what the caller lacks of the newest weights."""
+        weights = self._board.weights
+        parts = weights.missing(request)
+        total_bytes = sum(len(part) for part in parts)
+        for part in parts:
+            for start in range(0, len(part), _CHUNK_BYTES):
+                yield link_pb2.WeightsChunk(version=weights.version, total_bytes=total_bytes, data=part[start : start + _CHUNK_BYTES])
 
     def GetStatus(self, request: link_pb2.StatusRequest, context: grpc.ServicerContext) -> link_pb2.LearnerStatus:
         """Tell how learning goes."""

@@ -86,7 +86,7 @@ def test_weights_travel_once_per_version_newest_only(server: LinkServer, client:
     assert client.latest_weights() is None
     for version in (2, 3):
         server.publish_weights(weights(version))
-    wait_until(lambda: client._fetched[0] == 3)
+    wait_until(lambda: client._fetched_version == 3)
     assert client.latest_weights().version == 3
     with pytest.raises(TransportError, match=r"published no new weights within 0.1 s. It is connected, phase `warming_up`"):
         client.wait_for_weights(0.1)

@@ -22,6 +22,7 @@ def test_the_public_names_are_these() -> None:
         "PROTOCOL_VERSION",
         "TOKEN_VARIABLE",
         "EpisodeReport",
+        "FrozenTensors",
         "Handshake",
         "Journal",
         "LearnerStatus",
