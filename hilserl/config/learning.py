@@ -97,6 +97,11 @@ class PolicyConfig(Model):
     grad_clip_norm: Positive = 40.0
     batch_size: Annotated[int, Field(ge=2, le=65_536, description="Half online, half demonstrations")] = 256
     critic_layer_norm: bool = Field(True, description="LayerNorm in the critics; without it 22 expert demonstrations make RLPD diverge")
+    clip_target: bool = Field(
+        True,
+        description="Never aim a critic above the largest possible return, where it is known (no entropy in the target): "
+        "without it one of five trainings of `lift` chased its own overestimate and unlearned the task",
+    )
     n_step: Annotated[
         int, Field(ge=1, le=100, description="Steps of the return before it bootstraps; never across the end of a segment")
     ] = 1

@@ -98,7 +98,8 @@ class Learner:
         if self._first_update_at is None:
             self._first_update_at = time.time()
         batch = self.parts.experience.sample(self.config.policy.batch_size)
-        self._last_metrics |= self.parts.agent.update(batch, update_actor=governor.updates_actor)
+        bound = self.parts.experience.return_bound.value
+        self._last_metrics |= self.parts.agent.update(batch, update_actor=governor.updates_actor, return_bound=bound)
         governor.updates += 1
         if (version := self.weights_version_now()) in self.intake.replayed_versions:
             self.best.keep_evaluated(version, self._copy_policy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -111,8 +112,14 @@ class SacAgent:
     def execution(self, mode: Execution) -> None:
         self._execution.mode = mode
 
-    def update(self, batch: TensorBatch, *, update_actor: bool) -> dict[str, Tensor]:
+    def update(self, batch: TensorBatch, *, update_actor: bool, return_bound: float | None = None) -> dict[str, Tensor]:
         """Do one critic update, and one of actor and temperature when asked.
+
+        Args:
+            batch: Transitions.
+            update_actor: Also climb with the actor, and adapt the temperature.
+            return_bound: The largest possible return, which no target exceeds; None where none is known. An entropy in the
+                target is no reward and has no bound: then it is not used.
 
         Returns:
             Scalars without gradient, still tensors so that nothing waits for the device.
@@ -120,7 +127,10 @@ class SacAgent:
         temperature = self.log_temperature.detach().exp()
         noise = self._noise(len(batch.reward))
         members = losses.subset_of_critics(self.config.num_critics, self.config.num_subsample_critics, self.generator)
-        objective = self._execution.critic(self.objectives)(batch, noise, members, temperature)
+        if return_bound is None or self.config.use_backup_entropy or not self.config.clip_target:
+            return_bound = math.inf
+        bound = torch.full((), return_bound, device=self.device)
+        objective = self._execution.critic(self.objectives)(batch, noise, members, temperature, bound)
         grad_norm = self._descend(objective.loss, self.critic_optimizer, self._learned)
         with torch.no_grad():
             torch._foreach_lerp_(self._target_parameters, self._critic_parameters, self.config.critic_target_update_weight)

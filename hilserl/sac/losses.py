@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 
-def td_target(reward: Tensor, terminated: Tensor, next_q: Tensor, discount: Tensor | float) -> Tensor:
+def td_target(reward: Tensor, terminated: Tensor, next_q: Tensor, discount: Tensor | float, bound: Tensor | float = math.inf) -> Tensor:
     """Compute the TD target of one step, or of several already summed up.
 
     Truncated steps still bootstrap; only `terminated` cuts the return.
@@ -17,10 +19,12 @@ def td_target(reward: Tensor, terminated: Tensor, next_q: Tensor, discount: Tens
         next_q: Value of the next state, shape (B,).
         discount: Of the next state's value: per control step, in [0, 1), to the power of the steps; shape (B,) or one for all.
 
+        bound: The largest possible return, which no target exceeds (as HER clips its targets, arXiv 1707.01495); scalar.
+
     Returns:
         Target shared by all critics, shape (B,), without gradient.
     """
-    return (reward + discount * (1.0 - terminated) * next_q).detach()
+    return (reward + discount * (1.0 - terminated) * next_q).clamp(max=bound).detach()
 
 
 def critic_loss(q: Tensor, target: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ class Objectives:
         self._target_gripper = target_gripper
         self._mixed_precision = mixed_precision
 
-    def critic(self, batch: TensorBatch, noise: Tensor, members: Tensor | None, temperature: Tensor) -> CriticObjective:
+    def critic(self, batch: TensorBatch, noise: Tensor, members: Tensor | None, temperature: Tensor, bound: Tensor) -> CriticObjective:
         """Squared TD error of every critic, and of the gripper critic.
 
         Args:
@@ -83,6 +83,7 @@ class Objectives:
             noise: Standard normal for the next action, (B, Gaussian dimensions).
             members: Target critics whose minimum counts, (M,); None: all.
             temperature: Of the entropy, scalar without gradient.
+            bound: The largest possible return, scalar; infinite where none is known.
         """
         with self._autocast(batch.state):
             state = self._acting.scaling(batch.state)
@@ -90,13 +91,13 @@ class Objectives:
                 next_state = self._acting.scaling(batch.next_state)
                 next_features = self._acting.vision(batch.next_images)
                 target_features = self._target_vision(batch.next_images) if len(self._target_vision.encoders) else next_features
-                target = self._target(batch, next_state, next_features, target_features, noise, members, temperature)
+                target = self._target(batch, next_state, next_features, target_features, noise, members, temperature, bound)
             features = self._acting.vision(batch.images)
             q = self._critics(state, features, self._continuous(batch.action)).float()
             loss = losses.critic_loss(q, target)
             metrics = {"loss/critic": loss.detach(), "q/mean": q.detach().mean(), "q/max": q.detach().max()}
             if self._acting.gripper is not None:
-                gripper_target = self._gripper_target(batch, next_state, next_features, target_features)
+                gripper_target = self._gripper_target(batch, next_state, next_features, target_features, bound)
                 gripper_q = self._acting.gripper(state, features).float()
                 gripper_loss = losses.gripper_loss(gripper_q, losses.gripper_class(batch.action[:, -1]), gripper_target)
                 metrics |= {"loss/gripper": gripper_loss.detach(), "q/gripper_mean": gripper_q.detach().mean()}
@@ -143,6 +144,7 @@ class Objectives:
         noise: Tensor,
         members: Tensor | None,
         temperature: Tensor,
+        bound: Tensor,
     ) -> Tensor:
         mean, log_std = self._acting.actor(next_state, next_features)
         next_action, log_probability = sample_squashed(mean, log_std, noise)
@@ -152,17 +154,22 @@ class Objectives:
         reward = batch.reward
         if self._acting.gripper is None and self._config.gripper_cost:
             reward = losses.less_gripper_cost(reward, batch.action[:, -1], self._config.gripper_cost)
-        return losses.td_target(reward, batch.terminated, next_q, batch.discount)
+        return losses.td_target(reward, batch.terminated, next_q, batch.discount, bound)
 
     @torch.no_grad()
     def _gripper_target(
-        self, batch: TensorBatch, next_state: Tensor, next_features: Mapping[str, Tensor], target_features: Mapping[str, Tensor]
+        self,
+        batch: TensorBatch,
+        next_state: Tensor,
+        next_features: Mapping[str, Tensor],
+        target_features: Mapping[str, Tensor],
+        bound: Tensor,
     ) -> Tensor:
         assert self._acting.gripper is not None and self._target_gripper is not None
         chosen = self._acting.gripper(next_state, next_features).argmax(1)
         next_q = self._target_gripper(next_state, target_features).float()
         reward = losses.less_gripper_cost(batch.reward, batch.action[:, -1].round(), self._config.gripper_cost)
-        return losses.td_target(reward, batch.terminated, losses.of_class(next_q, chosen), batch.discount)
+        return losses.td_target(reward, batch.terminated, losses.of_class(next_q, chosen), batch.discount, bound)
 
     def _continuous(self, action: Tensor) -> Tensor:
         return action if self._acting.gripper is None else action[:, :-1]

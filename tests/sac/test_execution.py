@@ -53,7 +53,7 @@ def test_a_compiled_update_that_differs_is_found(monkeypatch: pytest.MonkeyPatch
         function = real(objectives)
         if agent.execution == "eager":
             return function
-        return lambda batch, noise, members, temperature: function(batch, noise.neg(), members, temperature)
+        return lambda batch, noise, *rest: function(batch, noise.neg(), *rest)
 
     monkeypatch.setattr(agent._execution, "critic", wrong)
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)

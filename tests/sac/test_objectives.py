@@ -117,15 +117,22 @@ VARIANTS = [
     pytest.param({"critic_layer_norm": False}, id="no layer norm"),
     pytest.param({"gripper_penalty": 0.1}, id="continuous gripper with penalty"),
     pytest.param({"gripper": "discrete"}, id="discrete gripper", marks=pytest.mark.failure("L06")),
+    pytest.param({"bound": 0.4}, id="targets clipped", marks=pytest.mark.failure("L12")),
+    pytest.param({"bound": 0.4, "gripper": "discrete"}, id="targets clipped, discrete gripper", marks=pytest.mark.failure("L12")),
+    pytest.param({"bound": 0.4, "clip_target": False}, id="clipping off"),
+    pytest.param({"bound": 0.4, "use_backup_entropy": True}, id="no clipping with entropy in the target"),
 ]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_whole_update_follows_a_plain_second_implementation(variant: dict) -> None:
     discrete = variant.get("gripper") == "discrete"
+    bound = variant.get("bound")
+    variant = {name: value for name, value in variant.items() if name != "bound"}
+    largest = bound if bound and variant.get("clip_target", True) and not variant.get("use_backup_entropy") else math.inf
     agent, batch = make_agent(**variant), make_batch(discrete_gripper=discrete)
     plain = copy.deepcopy(agent)
-    metrics = agent.update(batch, update_actor=True)
+    metrics = agent.update(batch, update_actor=True, return_bound=bound)
 
     config, dims = plain.config, 2 if discrete else 3
     cost = config.gripper_cost
@@ -146,7 +153,7 @@ def test_whole_update_follows_a_plain_second_implementation(variant: dict) -> No
             if config.use_backup_entropy:
                 smallest = smallest - temperature * log_probability
             reward = batch.reward[i] - (0.0 if discrete else cost * abs(gripper_action))
-            target = reward + batch.discount[i] * alive * smallest
+            target = min(reward + batch.discount[i] * alive * smallest, torch.tensor(largest))
         for n in range(config.num_critics):
             q = plain_q(critic, n, state, features, batch.action[i, :dims], norm=config.critic_layer_norm)
             loss = loss + (q - target) ** 2 / B
@@ -157,7 +164,7 @@ def test_whole_update_follows_a_plain_second_implementation(variant: dict) -> No
                 best = int(plain_gripper(gripper, next_state, next_features).argmax())
                 value = plain_gripper(target_gripper, next_state, next_features)[best]
                 penalty = 0.0 if gripper_action == 0 else cost
-                target = batch.reward[i] - penalty + batch.discount[i] * alive * value
+                target = min(batch.reward[i] - penalty + batch.discount[i] * alive * value, torch.tensor(largest))
             taken = {-1.0: 0, 0.0: 1, 1.0: 2}[float(gripper_action)]
             gripper_loss = gripper_loss + (plain_gripper(gripper, state, features)[taken] - target) ** 2 / B
     assert metrics["loss/critic"].item() == pytest.approx(loss.item(), rel=1e-4)
