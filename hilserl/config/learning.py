@@ -93,7 +93,7 @@ class PolicyConfig(Model):
     )
     critic_target_update_weight: Annotated[float, Field(gt=0, le=1)] = 0.005
     latent_dim: Count = 64
-    hidden_dims: tuple[Count, ...] = (256, 256)
+    hidden_dims: Annotated[tuple[Count, ...], Field(min_length=1)] = (256, 256)
     grad_clip_norm: Positive = 40.0
     batch_size: Annotated[int, Field(ge=2, le=65_536, description="Half online, half demonstrations")] = 256
     critic_layer_norm: bool = Field(True, description="LayerNorm in the critics; without it 22 expert demonstrations make RLPD diverge")
@@ -129,6 +129,15 @@ class PolicyConfig(Model):
         if self.gripper_penalty is not None:
             return self.gripper_penalty
         return 0.02 if self.gripper == "discrete" else 0.0
+
+    @model_validator(mode="after")
+    def _penalty_is_known(self) -> Self:
+        if self.n_step > 1 and self.gripper_cost:
+            raise ValueError(
+                f"n_step ({self.n_step}) sums the rewards of several steps, and the gripper's penalty is known for the first alone: "
+                "set `policy.gripper_penalty: 0`, or `policy.n_step: 1`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _subsample_is_possible(self) -> Self:

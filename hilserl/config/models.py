@@ -179,6 +179,17 @@ class TrainConfig(Model):
         return self
 
     @model_validator(mode="after")
+    def _gripper_exists(self) -> Self:
+        if self.env is None and self.action_names[-1] != "gripper" and (self.policy.gripper == "discrete" or self.policy.gripper_penalty):
+            raise ValueError(
+                f"policy.gripper: task `{self.task.type}` does not move the gripper (its actions are {list(self.action_names)}): "
+                "leave `policy.gripper` and `policy.gripper_penalty` out, or choose `task.type: lift`"
+            )
+        if self.env is not None and self.policy.gripper_penalty:
+            raise ValueError("policy.gripper_penalty: an environment has no gripper")
+        return self
+
+    @model_validator(mode="after")
     def _cameras_exist_and_fit(self) -> Self:
         if self.env is not None and self.env.spaces is None:
             return self  # `resolve_environment` asks the environment first

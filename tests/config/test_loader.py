@@ -179,3 +179,24 @@ def test_demonstrations_that_a_file_names_replace_inherited_ones(tmp_path: Path,
     record = load_config(tmp_path / "fewer.yaml").dataset.record
     assert record is not None and (record.episodes, record.flavour) == (3, "teleop")  # of the same kind: key by key
     assert load_config("lift", {"dataset.root": "data/demos"}).dataset.record is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"policy.gripper": "discrete", "policy.n_step": 3}, r"penalty is known for the first alone.*gripper_penalty: 0"),
+        ({"policy.gripper_penalty": 0.1, "policy.n_step": 2}, r"penalty is known for the first alone"),
+        ({"policy.hidden_dims": []}, r"policy\.hidden_dims"),
+        ({"policy.num_critics": 2, "policy.num_subsample_critics": 3}, r"num_subsample_critics \(3\) exceeds num_critics \(2\)"),
+    ],
+)
+def test_settings_of_the_algorithm_that_contradict_each_other_stop(settings: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("lift", settings)
+
+
+@pytest.mark.parametrize("settings", [{"policy.gripper": "discrete"}, {"policy.gripper_penalty": 0.1}])
+def test_a_gripper_that_the_task_does_not_move_stops(settings: dict) -> None:
+    with pytest.raises(ConfigError, match=r"task `reach` does not move the gripper.*task.type: lift"):
+        load_config("reach", settings)
+    load_config("lift", settings)
