@@ -248,7 +248,8 @@ def run_child(arguments: argparse.Namespace, row: str, resnet: Path, side: str, 
     command += ["--threads", str(arguments.threads), "--seconds", str(arguments.seconds)]
     for name, value in variant.items():
         command += [f"--{name}", value]
-    environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads), "HF_HUB_OFFLINE": "1"}
+    cache = {"TORCHINDUCTOR_CACHE_DIR": str(resnet.parent / "compiled")}  # shared by the repeats of this benchmark alone
+    environment = os.environ | cache | {"OMP_NUM_THREADS": str(arguments.threads), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise SystemExit(f"{row}, {side} {variant} failed:\n{done.stderr[-3000:]}")

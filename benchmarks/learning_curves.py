@@ -41,8 +41,15 @@ ARMS: dict[str, dict[str, Any]] = {
     "no interventions": {"actor.intervention.type": "none"},
     "no demonstrations": {"policy.online_ratio": 1.0},
     "neither": {"actor.intervention.type": "none", "policy.online_ratio": 1.0},
+    "targets not clipped": {"policy.clip_target": False},
 }
-COLORS = {"full": "tab:blue", "no interventions": "tab:orange", "no demonstrations": "tab:green", "neither": "tab:red"}
+COLORS = {
+    "full": "tab:blue",
+    "no interventions": "tab:orange",
+    "no demonstrations": "tab:green",
+    "neither": "tab:red",
+    "targets not clipped": "tab:purple",
+}
 EPISODES = 20
 RESULTS = ROOT / "benchmarks" / "results" / "learning_curves.jsonl"
 PICTURE = ROOT / "docs" / "images" / "learning-curves.png"

@@ -32,8 +32,8 @@ from _aggregate import bootstrap_interval, mean
 from _runs import ROOT, commit, read_results, run_all
 
 TASKS: dict[str, dict[str, int]] = {
-    "Pendulum-v1": {"steps": 10_000, "every": 1_000},
-    "InvertedDoublePendulum-v5": {"steps": 20_000, "every": 2_000},
+    "Pendulum-v1": {"steps": 6_000, "every": 1_000},
+    "InvertedDoublePendulum-v5": {"steps": 8_000, "every": 1_000},
     "HalfCheetah-v5": {"steps": 30_000, "every": 3_000},
 }
 METHODS = {"hilserl": "tab:blue", "sb3": "tab:orange"}

@@ -6,6 +6,7 @@ suggests the nearest). Nothing else in the project reads a raw dictionary of set
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -144,10 +145,13 @@ class TrainConfig(Model):
     @model_validator(mode="before")
     @classmethod
     def _an_environment_has_no_expert(cls, values: Any) -> Any:
-        """Without `dataset`, the SO-101 records demonstrations; another environment has none."""
-        if isinstance(values, dict) and values.get("env") is not None and values.get("dataset") is None:
-            return {**values, "dataset": {}}
-        return values
+        """Without `dataset`, the SO-101 records demonstrations; another environment has none, and names the run."""
+        if not isinstance(values, dict) or values.get("env") is None:
+            return values
+        environment = values["env"]
+        id_ = environment.get("id", "") if isinstance(environment, dict) else environment.id
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", str(id_)).strip("-")
+        return {**({"name": name} if name else {}), **values, "dataset": values.get("dataset") or {}}
 
     @model_validator(mode="after")
     def _fits_the_environment(self) -> Self:
@@ -176,6 +180,18 @@ class TrainConfig(Model):
             raise ValueError("observation.privileged: only the SO-101's simulation has a state of its own to add")
         if self.env.spaces is not None and self.observation.images and self.encoder.type == "sim_pretrained":
             raise ValueError("encoder.type: `sim_pretrained` knows pictures of the SO-101 only. Set `encoder: {type: cnn, freeze: false}`")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> Self:
+        policy, learner = self.policy, self.learner
+        if policy.online_steps <= policy.online_step_before_learning:
+            raise ValueError(
+                f"policy.online_steps ({policy.online_steps}) ends before the first update, which comes after "
+                f"policy.online_step_before_learning ({policy.online_step_before_learning}) steps: raise the one or lower the other"
+            )
+        if learner.device == "cpu" and (learner.execution == "cuda_graphs" or learner.storage_device == "cuda"):
+            raise ValueError("learner: `execution: cuda_graphs` and `storage_device: cuda` need `learner.device: cuda`")
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ import logging
 import torch
 
 from hilserl.config.models import TrainConfig
+from hilserl.errors import TrainingError
 from hilserl.policy import PolicyArchitecture
 from hilserl.runs import RunFolder
 from hilserl.sac.agent import SacAgent
@@ -39,6 +40,20 @@ def choose_for_run(
     chosen = choose_execution(agent, trial_batch(config, architecture), config.learner, updates=updates)
     run.update(execution={"asked": asked, "execution": chosen.execution, "update_ms": chosen.update_ms, "reason": chosen.reason})
     return chosen
+
+
+def require_device(config: TrainConfig) -> None:
+    """Stop where the configured device is not there, before anything else is done.
+
+    Raises:
+        TrainingError: No such GPU.
+    """
+    device = torch.device(config.learner.device)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise TrainingError(
+            f"`learner.device: {config.learner.device}`: this machine shows {torch.cuda.device_count()} CUDA devices to torch. "
+            "Set it to `cpu`, or install the GPU's driver."
+        )
 
 
 def trial_batch(config: TrainConfig, architecture: PolicyArchitecture) -> TensorBatch:

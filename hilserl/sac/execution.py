@@ -74,7 +74,14 @@ def choose_execution(agent: SacAgent, batch: TensorBatch, config: LearnerConfig,
         reason = f"{eager_ms:.1f} ms an update; compiling would not pay in the {seconds:.0f} s that {updates:,} updates take"
         return _set(agent, ChosenExecution("eager", times, reason))
     started = time.monotonic()
-    difference = difference_to_eager(agent, batch, candidate)
+    try:
+        difference = difference_to_eager(agent, batch, candidate)
+    except Exception as error:  # the compiler's own, of many kinds: a damaged cache, no room for it, a compiler too old
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
+        if wanted != "auto":
+            raise TrainingError(f"`learner.execution: {wanted}`: compiling failed ({cause}). Set it to `auto` or `eager`.") from error
+        logger.warning("Compiling the update failed, so it stays as written (%s). Removing torch's compiler cache may help.", cause)
+        return _set(agent, ChosenExecution("eager", times, f"{eager_ms:.1f} ms an update; compiling failed"))
     if not difference <= TOLERANCE[config.precision]:
         found = f"after {_COMPARED_UPDATES} updates the {candidate} critics differ from the eager ones by {difference:.1e}"
         if wanted != "auto":
@@ -93,13 +100,16 @@ def difference_to_eager(agent: SacAgent, batch: TensorBatch, execution: Executio
     """Return the largest relative difference of any critic tensor after some updates from the same state; the state is put back."""
     before, mode = agent.state_dict(), agent.execution
     results = []
-    for tried in ("eager", execution):
-        agent.execution = tried
-        for number in range(updates):
-            agent.update(batch, update_actor=number % 2 == 1)
-        results.append([parameter.detach().float().clone() for parameter in agent.critic_ensemble.parameters()])
+    try:
+        for tried in ("eager", execution):
+            agent.execution = tried
+            for number in range(updates):
+                agent.update(batch, update_actor=number % 2 == 1)
+            results.append([parameter.detach().float().clone() for parameter in agent.critic_ensemble.parameters()])
+            agent.load_state_dict(before)
+    finally:
         agent.load_state_dict(before)
-    agent.execution = mode
+        agent.execution = mode
     return max(float((a - b).abs().max() / (a.abs().max() + 1e-6)) for a, b in zip(*results, strict=True))
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from hilserl.config.loader import load_config
-from hilserl.learner.trial import choose_for_run, trial_batch
+from hilserl.errors import TrainingError
+from hilserl.learner.trial import choose_for_run, require_device, trial_batch
 from hilserl.policy import PolicyArchitecture
 from hilserl.runs import RunFolder
 from hilserl.sac import execution
@@ -49,3 +50,10 @@ def test_a_continued_run_keeps_its_choice_whatever_would_be_measured_now(tmp_pat
     assert choose_for_run(config, run, agent, architecture, updates=10**9).execution == agent.execution == "compiled"
     other = config.model_copy(update={"learner": config.learner.model_copy(update={"execution": "eager"})})
     assert choose_for_run(other, run, agent, architecture, updates=10).execution == agent.execution == "eager"
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 7, reason="needs a machine with fewer than eight GPUs")
+def test_a_gpu_that_is_not_there_stops_before_anything_is_done() -> None:
+    with pytest.raises(TrainingError, match=r"learner\.device: cuda:7.*Set it to `cpu`"):
+        require_device(load_config("lift", {"learner.device": "cuda:7"}))
+    require_device(load_config("lift"))

@@ -81,6 +81,26 @@ def test_choosing_leaves_the_agent_as_it_was_and_says_what_it_chose(
         assert torch.equal(tensor, before[name]), name
 
 
+def test_a_compiler_that_fails_leaves_the_training_eager_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(function, **_):
+        def run(*_):
+            raise ImportError("main.so: file too short")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/g++")
+    agent, batch = make_agent(), make_batch()
+    before = agent.state_dict()
+    chosen = choose_execution(agent, batch, LearnerConfig(), updates=10**9)
+    assert chosen.execution == agent.execution == "eager" and "file too short" in caplog.text
+    with pytest.raises(TrainingError, match=r"compiling failed .*file too short"):
+        choose_execution(agent, batch, LearnerConfig(execution="compiled"), updates=10)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in agent.state_dict().items())
+
+
 def test_short_trainings_are_not_compiled() -> None:
     agent = make_agent()
     chosen = choose_execution(agent, make_batch(), LearnerConfig(), updates=100)
