@@ -64,7 +64,7 @@ def main() -> int:
     print(f"  LeRobot, optimize_memory {theirs:16,} bytes")
     image = "uint8 images"
     kinds = {image: ArraySpec((size, size, 3), "uint8", SHIFT_PX)}
-    kinds |= {f"ResNet maps {FEATURE_MAP}, float16, {views} view(s)": ArraySpec(FEATURE_MAP, "float16", views=views) for views in (1, 4)}
+    kinds |= {f"ResNet maps {FEATURE_MAP}, float16, {views} view(s)": ArraySpec(FEATURE_MAP, "float16", views=views) for views in (1, 2, 4)}
     kinds |= {f"features {FEATURES}, float32, 1 view": ArraySpec(FEATURES, "float32")}
     results = {"lerobot": theirs}
     for name, spec in kinds.items():

@@ -163,8 +163,8 @@ def draw(lines: list[dict[str, Any]], file: Path) -> None:
             axis.plot(steps, interquartile_mean(success.T), "o-", markersize=3, color=color, label=arm)
         axis.set(title=TITLES[task], xlabel="environment steps", ylim=(-0.03, 1.03))
         axis.grid(alpha=0.3)
-    labelled = max((axis.get_legend_handles_labels() for axis in figure.axes), key=lambda found: len(found[1]))
-    figure.legend(*labelled, loc="outside lower center", ncols=len(labelled[1]), fontsize=8)
+    labelled = {label: line for axis in figure.axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=len(labelled), fontsize=8)
     figure.axes[0].set_ylabel("success of the policy alone\nIQM and 95 % interval")
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)
