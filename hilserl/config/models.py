@@ -190,8 +190,8 @@ class TrainConfig(Model):
                 f"policy.online_steps ({policy.online_steps}) ends before the first update, which comes after "
                 f"policy.online_step_before_learning ({policy.online_step_before_learning}) steps: raise the one or lower the other"
             )
-        if learner.device == "cpu" and (learner.execution == "cuda_graphs" or learner.storage_device == "cuda"):
-            raise ValueError("learner: `execution: cuda_graphs` and `storage_device: cuda` need `learner.device: cuda`")
+        if learner.device == "cpu" and learner.execution == "cuda_graphs":
+            raise ValueError("learner.execution: `cuda_graphs` needs `learner.device: cuda`")
         return self
 
     @model_validator(mode="after")
