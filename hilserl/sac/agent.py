@@ -75,7 +75,6 @@ class SacAgent:
         self.log_temperature = torch.tensor(config.temperature_init, device=self.device).log().requires_grad_()
         self._critic_parameters = _parameters(self.critic_ensemble, self.vision, self.gripper)
         self._target_parameters = _parameters(self.target_critics, self.target_vision, self.target_gripper)
-        self._ensemble_parameters = list(self.critic_ensemble.parameters())
         self._actor_parameters = list(self.actor.parameters())
         # An encoder that is trained may have parameters that stay as they are.
         self._learned = [p for p in self._critic_parameters if p.requires_grad]
@@ -148,12 +147,12 @@ class SacAgent:
     def _update_actor(self, state: Tensor, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         temperature = self.log_temperature.detach().exp()
         # The actor's gradient passes through the critics, not into their parameters.
-        for parameter in self._ensemble_parameters:
-            parameter.requires_grad_(False)
-        objective = self._execution.actor(self.objectives)(state, features, self._noise(len(state)), temperature)
-        grad_norm = self._descend(objective.loss, self.actor_optimizer, self._actor_parameters)
-        for parameter in self._ensemble_parameters:
-            parameter.requires_grad_(True)
+        self.critic_ensemble.requires_grad_(False)
+        try:
+            objective = self._execution.actor(self.objectives)(state, features, self._noise(len(state)), temperature)
+            grad_norm = self._descend(objective.loss, self.actor_optimizer, self._actor_parameters)
+        finally:  # also where compiling failed: critics left without gradients would learn nothing
+            self.critic_ensemble.requires_grad_(True)
         temperature_loss = losses.temperature_loss(self.log_temperature, objective.log_probability, self.target_entropy)
         self.temperature_optimizer.zero_grad(set_to_none=True)
         temperature_loss.backward()

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _TIMED_UPDATES = 7
 _COMPARED_UPDATES = 5
-# Compiling took 20 to 60 s on two CPU cores, and saved 20 to 40 % of an update there.
+# Compiling took half a minute for small networks on two CPU cores, minutes when they were busy, and saved 20 to 30 % of an update.
 _COMPILING_S = 60.0
 _EXPECTED_SAVING = 0.25
 _WORTH_CHANGING = 0.95  # a compiled update must take less than this share of an eager one
@@ -102,11 +102,11 @@ def difference_to_eager(agent: SacAgent, batch: TensorBatch, execution: Executio
     results = []
     try:
         for tried in ("eager", execution):
+            agent.load_state_dict(before)
             agent.execution = tried
             for number in range(updates):
                 agent.update(batch, update_actor=number % 2 == 1)
             results.append([parameter.detach().float().clone() for parameter in agent.critic_ensemble.parameters()])
-            agent.load_state_dict(before)
     finally:
         agent.load_state_dict(before)
         agent.execution = mode
@@ -114,7 +114,7 @@ def difference_to_eager(agent: SacAgent, batch: TensorBatch, execution: Executio
 
 
 def _measure(agent: SacAgent, batch: TensorBatch, execution: Execution) -> float:
-    """Return the median time of a critic update [ms], the actor's share included at UTD's rate; the state is put back."""
+    """Return the median time of a critic update without the actor's [ms]; the state is put back."""
     before, mode = agent.state_dict(), agent.execution
     agent.execution = execution
     times = []
