@@ -109,8 +109,18 @@ class EvaluationConfig(Model):
 class LinkConfig(Model):
     """Where actor and learner meet."""
 
-    host: str = Field("127.0.0.1", description="Address that the learner binds; loopback only until the link has TLS")
-    port: Annotated[int, Field(ge=0, le=65_535, description="0: a free one")] = 0
+    host: str = Field("127.0.0.1", description="Address that the learner binds; anything but loopback needs `tls`")
+    port: Annotated[int, Field(ge=0, le=65_535, description="0: a free one; a continued run takes the one that it had")] = 0
+    advertise: str | None = Field(
+        None, description="Name or address under which the robot host reaches the learner, as in the learner's certificate. None: `host`"
+    )
+    tls: bool = Field(
+        False, description="Both sides show a certificate of `hilserl certificates create`. Without it: a token, and loopback only"
+    )
+    compression: Literal["none", "deflate", "gzip"] = Field("none", description="Of what the actor sends; lossless")
+    keep_journals: bool = Field(
+        False, description="Neither side deletes what is acknowledged and saved: for audits; the disk must have room"
+    )
     max_message_mb: Annotated[int, Field(ge=1, le=512)] = 32
 
 
