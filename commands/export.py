@@ -32,6 +32,7 @@ def run_export(name: str, to: str, out: Path, *, force: bool = False) -> None:
     source = PolicySource.read(folder)
     print(f"policy: {folder}")
     print(f"success: {source.success or 'not evaluated'}")
+    print("writing, and loading it back to compare (10-20 s) ...", flush=True)
     if to == "lerobot":
         _to_lerobot(source, out)
     else:

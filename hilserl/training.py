@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -88,20 +89,29 @@ def train_in_process(
     torch.set_num_threads(config.learner.torch_threads)
     config = resolve_encoder(resolve_environment(config))
     offline_buffer, encoders = prepare(config)
+    environment = make_environment(config)  # first: one that cannot be made leaves no folder of a run
+    try:
+        return _train(config, environment, offline_buffer, encoders, metrics or NoMetrics(), after_step, should_stop)
+    finally:
+        environment.close()
+
+
+def _train(
+    config: TrainConfig,
+    environment: Any,
+    offline_buffer: Path | None,
+    encoders: Path | None,
+    metrics: MetricLog,
+    after_step: AfterStep,
+    should_stop: Callable[[], str | None],
+) -> TrainingResult:
     run, _ = RunFolder.open(config, fresh=True)
     run.update(identity=None)  # without a journal, no command may continue it
     link = LockstepLink()
     with run.locked():
         learner = build_learner(
-            config,
-            run,
-            link,
-            offline_buffer=offline_buffer,
-            encoders=encoders,
-            metrics=metrics or NoMetrics(),
-            supervise=lambda: None,
+            config, run, link, offline_buffer=offline_buffer, encoders=encoders, metrics=metrics, supervise=lambda: None
         )
-        environment = make_environment(config)
         try:
             policy = Policy(PolicyArchitecture.from_config(config), Preprocessor.from_config(config))
             link.join(learner, policy, after_step)
@@ -109,8 +119,10 @@ def train_in_process(
             human = human_of(config, environment)
             acted = Actor(config.model_copy(update={"actor": unhurried}), environment, human, policy, link, should_stop).run()
             learned = learner.finish(link.end_reason or acted.reason)
+        except BaseException:
+            run.update(status="failed")
+            raise
         finally:
-            environment.close()
             learner.close()
         run.update(status="finished", environment_steps=learned.environment_steps, updates=learned.updates, policy=str(learned.policy))
     return TrainingResult(learned, acted, run.path)

@@ -74,8 +74,11 @@ def make_gymnasium(env: EnvConfig, render_mode: str | None = None) -> Any:
     try:
         return gymnasium.make(env.id, disable_env_checker=True, **options, **env.kwargs)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        if isinstance(error, TypeError) and env.kwargs:
+            raise ConfigError(f"`env.kwargs: {env.kwargs}` do not suit `{env.id}` ({problem}).") from error
         raise ConfigError(
-            f"`env.id: {env.id}` cannot be made ({type(error).__name__}: {error}). An environment of your own is named `module:Id-v0`: "
+            f"`env.id: {env.id}` cannot be made ({problem}). An environment of your own is named `module:Id-v0`: "
             "`module` is imported, and registers it."
         ) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hilserl.config.base import Count, Fraction, Model, Positive
 from hilserl.config.vision import ResNetConfig
@@ -48,8 +48,13 @@ class EncoderConfig(Model):
             raise ValueError(
                 "a frozen encoder must be a pretrained one: set `encoder.type: sim_pretrained` or `pretrained`, or `encoder.freeze: false`"
             )
-        if (self.type == "pretrained") != (self.model is not None):
-            raise ValueError("`encoder.model` goes with `encoder.type: pretrained`, and only with it")
+        if self.type == "pretrained" and self.model is None:
+            raise ValueError(
+                "`encoder.type: pretrained` needs `encoder.model`: a folder with config.json and model.safetensors (`./resnet10`), "
+                "or a repository id with `encoder.revision`"
+            )
+        if self.type != "pretrained" and self.model is not None:
+            raise ValueError(f"`encoder.model` goes with `encoder.type: pretrained`; the type is `{self.type}`")
         if self.network is not None and self.type != "pretrained":
             raise ValueError("`encoder.network` goes with `encoder.type: pretrained`, and is filled in by the program")
         self._source_is_pinned()
@@ -167,5 +172,12 @@ class LearnerConfig(Model):
     storage_device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where the replay buffers lie. `auto`: on the GPU that trains if both fit, else in memory"
     )
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    device: str = Field("cpu", description="Where the networks are trained: `cpu`, `cuda`, or one GPU of several: `cuda:1`")
     torch_threads: Annotated[int, Field(ge=1, le=64)] = 1
+
+    @field_validator("device")
+    @classmethod
+    def _device_is_known(cls, device: str) -> str:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+            raise ValueError(f"`{device}` is no device: it is `cpu`, `cuda`, or one GPU of several, such as `cuda:1`")
+        return device

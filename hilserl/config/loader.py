@@ -40,11 +40,12 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         raw = import_lerobot_config(file).values
     else:
         raw = _read_yaml(file)
-    raw = inherit(raw, expand_dotted(overrides or {}))
+    given = expand_dotted(overrides or {})
+    raw = inherit(raw, given)
     try:
         config = TrainConfig.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(_describe(error, file)) from None
+        raise ConfigError(_describe(error, file, given)) from None
     if config.env is None:
         return config
     from hilserl.config.gymnasium_spaces import resolve_environment  # Gymnasium is imported only where one is configured
@@ -155,22 +156,30 @@ def _read_yaml(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     return inherit(_read_yaml(parent_file, (*seen, file.resolve())), raw)
 
 
-def _describe(error: ValidationError, file: Path) -> str:
+def _describe(error: ValidationError, file: Path, overrides: Mapping[str, Any]) -> str:
     lines = []
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"])
+        source = "override" if _stands_in(overrides, item["loc"]) else str(file)
         if item["type"] == "extra_forbidden":
             known = _known_keys(item["loc"][:-1])
             close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
-            hint = f" Did you mean `{close[0]}`?" if close else ""
-            lines.append(
-                f"{file}: `{where}` is unknown (got {json.dumps(item['input'], default=str)}).{hint} Known here: {', '.join(known)}."
-            )
+            hint = f"Did you mean `{close[0]}`?" if close else f"Known here: {', '.join(known)}."
+            lines.append(f"{source}: `{where}` is unknown (got {json.dumps(item['input'], default=str)}). {hint}")
         else:
             message = item["msg"].removeprefix("Value error, ")
             got = "" if item["type"] == "value_error" else f" (got {json.dumps(item['input'], default=str)})"
-            lines.append(f"{file}: {f'`{where}`: ' if where else ''}{message}{got}.")
+            lines.append(f"{source}: {f'`{where}`: ' if where else ''}{message}{got}.")
     return "\n".join(lines)
+
+
+def _stands_in(values: Any, location: tuple[int | str, ...]) -> bool:
+    """Whether a value of the configuration was given by an override, and not by the file."""
+    for part in location:
+        if not isinstance(values, Mapping) or part not in values:
+            return not isinstance(values, Mapping)  # a part of a list or text that was given as a whole
+        values = values[part]
+    return bool(location)
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:

@@ -49,6 +49,16 @@ def test_the_suggestion_comes_from_the_right_section(write, text, where, suggest
     assert f"Did you mean `{suggestion}`?" in str(error.value)
 
 
+def test_an_error_in_an_override_is_not_blamed_on_the_file(write):
+    file = write("name: mine\npolicy: {utd_ratio: 4}\nlearner: {save_freq: 0}\n")
+    with pytest.raises(ConfigError) as error:
+        load_config(file, {"policy.utd_ratio": 0, "learner.device": "gpu"})
+    lines = {line.split("`")[1]: line for line in str(error.value).splitlines()}
+    assert lines["policy.utd_ratio"].startswith("override: ")
+    assert lines["learner.device"].startswith("override: ") and "`cuda:1`" in lines["learner.device"]
+    assert lines["learner.save_freq"].startswith(f"{file}: ")
+
+
 @pytest.mark.failure("D20")
 def test_an_unknown_override_stops_too(write):
     with pytest.raises(ConfigError, match="Did you mean `utd_ratio`"):
