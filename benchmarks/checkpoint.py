@@ -29,7 +29,7 @@ from hilserl.config.loader import load_config
 from hilserl.config.models import TrainConfig
 from hilserl.learner.loop import Learner
 from hilserl.learner.run import build_learner
-from hilserl.link.ingest import ReceivedRecord
+from hilserl.link.ingest import LinkLoad, ReceivedRecord
 from hilserl.link.messages import LearnerStatus, Step, Weights
 from hilserl.runs import RunFolder
 from hilserl.schema import IMAGE_PREFIX, STATE_KEY
@@ -56,6 +56,15 @@ class SilentEnd:
     def live_actors(self) -> list[str]:
         return ["a"]
 
+    def load(self) -> LinkLoad:
+        return LinkLoad()
+
+    def sync_journal(self) -> None:
+        pass
+
+    def trim_journal(self, through: int) -> None:
+        pass
+
     def replay_journal(self, after: int = 0) -> Iterator[ReceivedRecord]:
         return iter(())
 
@@ -78,7 +87,7 @@ def settings() -> TrainConfig:
 def build(config: TrainConfig, run: RunFolder) -> Learner:
     torch.set_num_threads(config.learner.torch_threads)
     buffer, _ = prepare(config)
-    return build_learner(config, run, SilentEnd(), offline_buffer=buffer, encoders=None, metrics=NoMetrics(), supervise=lambda: None)
+    return build_learner(config, run, SilentEnd(), offline_buffer=buffer, encoders=None, metrics=NoMetrics(), supervise=lambda view: None)
 
 
 def fill(learner: Learner, transitions: int) -> None:
@@ -138,7 +147,9 @@ def resume() -> dict[str, Any]:
     buffer, _ = prepare(config)
     torch.set_num_threads(config.learner.torch_threads)
     started = time.perf_counter()
-    learner = build_learner(config, run, SilentEnd(), offline_buffer=buffer, encoders=None, metrics=NoMetrics(), supervise=lambda: None)
+    learner = build_learner(
+        config, run, SilentEnd(), offline_buffer=buffer, encoders=None, metrics=NoMetrics(), supervise=lambda view: None
+    )
     seconds = time.perf_counter() - started
     steps = learner.parts.governor.environment_steps
     learner.close()

@@ -114,6 +114,7 @@ def _import_meanwhile(gave_up: threading.Event) -> None:
 
 
 def _run_flow(config: str, overrides: dict[str, Any], fresh: bool, display: Display) -> dict[str, Any]:
+    from prefect.exceptions import CancelledRun
     from prefect.logging.handlers import APILogHandler
 
     from flows.train import hilserl
@@ -122,7 +123,10 @@ def _run_flow(config: str, overrides: dict[str, Any], fresh: bool, display: Disp
 
     display.end("start-prefect")
     try:
-        return hilserl(config, TrainOverrides.model_validate(expand_dotted(overrides)), fresh)
+        summary: dict[str, Any] = hilserl(config, TrainOverrides.model_validate(expand_dotted(overrides)), fresh)  # type: ignore[assignment]
+        return summary
+    except CancelledRun as error:
+        raise ServiceError(f"The run was cancelled in the Prefect UI: {error}. The same command continues.") from None
     finally:
         APILogHandler().flush()  # the server is about to end; what was logged belongs on the run's page
 
@@ -140,6 +144,7 @@ def _show_result(console: Console, summary: dict[str, Any]) -> None:
         f"video           {_short(summary['video'])}",
         f"learning curve  {_short(summary['learning_curve'])}",
         f"policy          {_short(summary['policy'])}",
+        *([f"MLflow          {summary['mlflow_waiting']}"] if summary.get("mlflow_waiting") else []),
         "",
         "Look at these runs in your browser:",
         "  [cyan]uv run hilserl ui prefect[/]   every phase, its log, what was cached",

@@ -11,8 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
+from commands.certificates import app as certificates_app
 from commands.classifier import app as classifier_app
 from commands.dataset import app as dataset_app
+from commands.virtual_arm import app as virtual_arm_app
 from hilserl.errors import CacheError, HilserlError
 from hilserl.files import disk_full_error, disk_is_full, home, is_disk_full
 from hilserl.telemetry import disable_telemetry
@@ -27,6 +29,8 @@ app = typer.Typer(
 
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(classifier_app, name="classifier")
+app.add_typer(certificates_app, name="certificates")
+app.add_typer(virtual_arm_app, name="virtual-arm")
 
 Config = Annotated[str, typer.Argument(help="Configuration file, or the name of a shipped one: reach, lift, ...", show_default=True)]
 Set = Annotated[
@@ -92,13 +96,39 @@ def train(
 def up(
     prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server and UI.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
-    robot_host: Annotated[str, typer.Option(help="Name of this machine in `robot.host` of the configuration.")] = "robot-host",
+    robot_host: Annotated[str, typer.Option(help="Name of the robot's host in `robot.host` of the configuration.")] = "robot-host",
+    bind: Annotated[
+        str, typer.Option(help="Address of this machine under which other hosts reach the Prefect server; needs certificates and a secret.")
+    ] = "127.0.0.1",
+    learner_only: Annotated[
+        bool, typer.Option("--learner-only", help="Everything but the robot's worker, which is on another host.")
+    ] = False,
+    robot_only: Annotated[
+        bool, typer.Option("--robot-only", help="Only the robot's worker, for the Prefect server at PREFECT_API_URL on the learner's host.")
+    ] = False,
+    continue_: Annotated[bool, typer.Option("--continue", help="Start trainings again that a kill or a power cut interrupted.")] = False,
 ) -> None:
-    """Run Prefect server, work pools, deployments, workers and the MLflow UI here, until Ctrl-C."""
+    """Run Prefect server, work pools, deployments, workers and the MLflow UI here, until Ctrl-C. Two hosts: see docs/two-hosts.md."""
+    _require_home()
+    if robot_only:
+        if learner_only:
+            raise typer.BadParameter("`--learner-only` and `--robot-only` are for two different hosts.")
+        from hilserl.services.robot_worker import run_robot_worker
+
+        run_robot_worker(robot_host)
+        return
     from hilserl.services.up import run_up
 
-    _require_home()
-    run_up(prefect_port, mlflow_port, robot_host)
+    run_up(prefect_port, mlflow_port, robot_host, bind=bind, learner_only=learner_only, continue_trainings=continue_)
+
+
+@app.command("check-link")
+def check_link(config: Config = "reach", set_: Set = None) -> None:
+    """On the robot's host: say what keeps it from its learner, a line for each step of the way, and how to fix it."""
+    from commands.check_link import run_check_link
+
+    if not run_check_link(config, _overrides(set_, None)):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -111,6 +141,17 @@ def ui(
 
     _require_home()
     run_ui(which.value, port)
+
+
+@app.command()
+def deliver(
+    run: Annotated[Path | None, typer.Argument(help="Folder of one run; by default all runs under HILSERL_HOME.")] = None,
+    uri: Annotated[str | None, typer.Option(help="MLflow store, where it is no longer the one of the run's configuration.")] = None,
+) -> None:
+    """Deliver to MLflow what it did not take while a run was training."""
+    from commands.deliver import run_deliver
+
+    run_deliver(run, uri)
 
 
 @app.command()

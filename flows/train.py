@@ -10,6 +10,7 @@ from hilserl.telemetry import disable_telemetry
 disable_telemetry()
 
 from prefect import flow, runtime  # noqa: E402
+from prefect.states import Cancelled  # noqa: E402
 
 from flows.convert_shards import converting_on  # noqa: E402
 from hilserl.config import load_config  # noqa: E402
@@ -17,10 +18,12 @@ from hilserl.config.overrides import TrainOverrides, overrides_to_dict  # noqa: 
 from tasks.actor_control import actor_of  # noqa: E402
 from tasks.build_offline_buffer import build_offline_buffer  # noqa: E402
 from tasks.evaluate_policy import evaluate_policy  # noqa: E402
-from tasks.open_run import open_run  # noqa: E402
+from tasks.open_run import opened_run  # noqa: E402
 from tasks.pretrain_encoder import pretrain_encoder, with_resolved_encoder  # noqa: E402
 from tasks.publish_report import publish_report  # noqa: E402
 from tasks.record_demonstrations import record_demonstrations  # noqa: E402
+from tasks.run_watch import RunStopped  # noqa: E402
+from tasks.server import wait_for_server  # noqa: E402
 from tasks.tracking import tracking  # noqa: E402
 from tasks.train_learner import train_learner  # noqa: E402
 from tasks.validate_dataset import validate_dataset  # noqa: E402
@@ -34,7 +37,7 @@ def _run_name() -> str:
 
 
 @flow(name="hilserl", flow_run_name=_run_name, persist_result=False)
-def hilserl(config: str = "configs/reach.yaml", overrides: TrainOverrides = TrainOverrides(), fresh: bool = False) -> dict[str, Any]:  # noqa: B008
+def hilserl(config: str = "configs/reach.yaml", overrides: TrainOverrides = TrainOverrides(), fresh: bool = False) -> Any:  # noqa: B008
     """Teach the arm a task, from demonstrations to an evaluated policy.
 
     Args:
@@ -43,13 +46,16 @@ def hilserl(config: str = "configs/reach.yaml", overrides: TrainOverrides = Trai
         fresh: Start anew instead of continuing an interrupted run of the same configuration.
     """
     settings = with_resolved_encoder(load_config(config, overrides_to_dict(overrides)))
-    run = open_run(settings, fresh=fresh)
-    with tracking(settings, run) as tracker:
-        with actor_of(settings, run) as actor:
-            dataset = record_demonstrations(settings)
-            validate_dataset(settings, dataset, tracker)
-            encoders = pretrain_encoder(settings)
-            offline_buffer = build_offline_buffer(settings, dataset, converting_on(settings.conversion))
-            learned = train_learner(settings, run, offline_buffer, encoders, actor, tracker)
-        evaluated = evaluate_policy(settings, learned.policy, run.path / "evaluation")
-        return publish_report(settings, run, learned, evaluated, tracker)
+    try:
+        with opened_run(settings, fresh=fresh) as (run, watch), tracking(settings, run) as tracker:
+            with actor_of(settings, run, watch) as actor:
+                dataset = record_demonstrations(settings)
+                validate_dataset(settings, dataset, tracker)
+                encoders = pretrain_encoder(settings)
+                offline_buffer = build_offline_buffer(settings, dataset, converting_on(settings.conversion))
+                learned = train_learner(settings, run, offline_buffer, encoders, actor, tracker)
+            evaluated = evaluate_policy(settings, learned.policy, run.path / "evaluation")
+            wait_for_server("The report")
+            return publish_report(settings, run, learned, evaluated, tracker)
+    except RunStopped as stopped:
+        return Cancelled(message=str(stopped))

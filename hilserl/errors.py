@@ -8,9 +8,12 @@ HilserlError
 ├── RobotError          the arm
 │   └── KinematicsError
 ├── TransportError      the link between actor and learner
+│   └── LearnerAwayError
 ├── CheckpointError     a checkpoint on disk
 ├── TrainingError       learning went wrong (non-finite loss, no positives, ...)
-└── ServiceError        Prefect server, worker or MLflow UI on this machine
+└── ServiceError        Prefect server, worker or MLflow UI
+    ├── ServiceAwayError
+    └── ServiceRefusedError
 
 Every message says what (value and unit), where, and how to fix it. These errors are
 shown without a traceback; anything else is a defect of ours and keeps its traceback.
@@ -49,6 +52,10 @@ class TransportError(HilserlError):
     """The link between actor and learner failed or refused a peer."""
 
 
+class LearnerAwayError(TransportError):
+    """The actor stopped because it has no learner any more; nothing is wrong with the robot."""
+
+
 class CheckpointError(HilserlError):
     """A checkpoint is missing, damaged or belongs to another model."""
 
@@ -59,3 +66,19 @@ class TrainingError(HilserlError):
 
 class ServiceError(HilserlError):
     """A local service (Prefect server, worker, MLflow UI) did not start or died."""
+
+
+class ServiceAwayError(ServiceError):
+    """A server does not answer."""
+
+
+class ServiceRefusedError(ServiceError):
+    """A server answered with an error.
+
+    Attributes:
+        code: Of HTTP.
+    """
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code

@@ -21,6 +21,7 @@ from typing import Any
 
 from hilserl.errors import CacheError
 
+CERTIFICATES_VARIABLE = "HILSERL_CERTIFICATES"
 _CHUNK_BYTES = 1 << 20
 _FULL_BYTES = 1 << 18
 
@@ -28,6 +29,12 @@ _FULL_BYTES = 1 << 18
 def home() -> Path:
     """Return the folder for everything this project writes: `$HILSERL_HOME` or `./.hilserl`."""
     return Path(os.environ.get("HILSERL_HOME", ".hilserl")).expanduser().resolve()
+
+
+def certificates_folder() -> Path:
+    """Return where this host keeps its certificates: `$HILSERL_CERTIFICATES`, or `certificates` under `home()`."""
+    named = os.environ.get(CERTIFICATES_VARIABLE)
+    return Path(named).expanduser().resolve() if named else home() / "certificates"
 
 
 def canonical_json(value: Any) -> str:

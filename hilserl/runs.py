@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 # What may change between an interrupted run and its continuation: it does not change what is learned.
 _NOT_LEARNING = (
+    "actor.realtime_priority",
+    "actor.restarts",
     "tracking",
     "evaluation",
     "link",
@@ -61,17 +63,23 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def open(cls, config: TrainConfig, *, fresh: bool = False) -> tuple[RunFolder, bool]:
+    def open(cls, config: TrainConfig, *, fresh: bool = False, flow_run_id: str | None = None) -> tuple[RunFolder, bool]:
         """Continue the newest unfinished run of this configuration, or start one.
 
         Args:
             config: The run's configuration.
             fresh: Never continue.
+            flow_run_id: Who opens it; the run that this one opened before is continued in every case.
 
         Returns:
             The folder, and whether it is continued.
         """
         parent = home() / "runs" / config.name
+        if flow_run_id is not None:
+            for path in sorted(parent.glob("*"), reverse=True):
+                facts = cls(path).facts()
+                if facts.get("flow_run_id") == flow_run_id and facts.get("identity") == config_identity(config):
+                    return cls(path), True
         if not fresh:
             is_told = False
             for path in sorted(parent.glob("*"), reverse=True):
@@ -80,6 +88,7 @@ class RunFolder:
                 if facts.get("status") == "finished" or facts.get("identity") is None or run.is_locked():
                     continue
                 if facts["identity"] == config_identity(config):
+                    run.update(flow_run_id=flow_run_id)
                     return run, True
                 if not is_told:  # of the newest
                     is_told = True
@@ -91,7 +100,8 @@ class RunFolder:
         run = cls(path)
         resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
         write_atomically(path / "resolved.yaml", resolved.encode())
-        write_json(path / "run.json", {"identity": config_identity(config), "status": "started", "run_id": f"{config.name}-{path.name}"})
+        facts = {"identity": config_identity(config), "status": "started", "run_id": f"{config.name}-{path.name}"}
+        write_json(path / "run.json", {**facts, "flow_run_id": flow_run_id})
         return run, False
 
     @property
@@ -132,6 +142,11 @@ class RunFolder:
     def history(self) -> Path:
         """The learner's metrics, a JSON line each."""
         return self.path / "history.jsonl"
+
+    @property
+    def tracking(self) -> Path:
+        """What the run has to say to MLflow, until MLflow has it."""
+        return self.path / "tracking"
 
     @property
     def token_file(self) -> Path:

@@ -29,7 +29,7 @@ from hilserl.files import home
 from hilserl.joints import RobotJointConverter
 from hilserl.learner.loop import Learner, LearnerResult, MetricLog
 from hilserl.learner.run import build_learner
-from hilserl.link.ingest import ReceivedRecord
+from hilserl.link.ingest import LinkLoad, ReceivedRecord
 from hilserl.link.messages import EpisodeReport, LearnerStatus, Record, Step, Weights
 from hilserl.policy import Policy, PolicyArchitecture
 from hilserl.pretraining import get_or_pretrain, resolve_encoder
@@ -110,7 +110,7 @@ def _train(
     link = LockstepLink()
     with run.locked():
         learner = build_learner(
-            config, run, link, offline_buffer=offline_buffer, encoders=encoders, metrics=metrics, supervise=lambda: None
+            config, run, link, offline_buffer=offline_buffer, encoders=encoders, metrics=metrics, supervise=lambda view: None
         )
         try:
             policy = Policy(PolicyArchitecture.from_config(config), Preprocessor.from_config(config))
@@ -186,6 +186,16 @@ class LockstepLink:
     def live_actors(self) -> list[str]:
         """Return none: nobody has to be waited for at the end."""
         return []
+
+    def load(self) -> LinkLoad:
+        """Return that nothing waits."""
+        return LinkLoad()
+
+    def sync_journal(self) -> None:
+        """Do nothing: there is no journal."""
+
+    def trim_journal(self, through: int) -> None:
+        """Do nothing: there is no journal."""
 
     def replay_journal(self, after: int = 0) -> Iterator[ReceivedRecord]:
         """Return nothing: there is no journal."""

@@ -67,6 +67,7 @@ def publish_report(
         "video": str(evaluated.video) if evaluated.video else None,
         "learning_curve": str(curve),
         "mlflow_run_id": tracker.run_id,
+        "mlflow_waiting": tracker.waiting,
     }
     publish_markdown("report", _markdown(summary, ui_command(config.tracking)), "Outcome of the training")
     write_json(run.path / "summary.json", summary)
@@ -98,4 +99,5 @@ mean episode {summary["mean_seconds"]:.1f} s.
 | video | `{summary["video"]}` |
 | learning curve | `{summary["learning_curve"]}` |
 | MLflow run | `{summary["mlflow_run_id"]}`, open with `{ui}` |
+{f"| MLflow was away | {summary['mlflow_waiting']} |" if summary["mlflow_waiting"] else ""}
 """

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prefect import runtime
+from prefect.exceptions import TerminationSignal
 
 from hilserl.config import TrainConfig
 from hilserl.runs import RunFolder
 from hilserl.tracking import Tracker, start_tracking
 from hilserl.tracking.store import RunStatus
+from tasks.run_watch import RunStopped
 
 
 @contextmanager
@@ -27,13 +29,15 @@ def tracking(config: TrainConfig, run: RunFolder) -> Iterator[Tracker]:
         params=config.model_dump(mode="json"),
         resume_run_id=run.facts().get("mlflow_run_id"),
         on_ready=lambda run_id: run.update(mlflow_run_id=run_id),
+        folder=run.tracking,
     )
     status: RunStatus = "FAILED"
     try:
         yield tracker
         status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, TerminationSignal, RunStopped):
         status = "KILLED"
         raise
     finally:
-        tracker.finish(status)
+        # What MLflow does not take in this time waits on disk; a cancelled run has little left of it.
+        tracker.finish(status, timeout_s=30.0 if status == "FINISHED" else 8.0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from prefect import task
@@ -14,7 +12,7 @@ from hilserl.learner.loop import LearnerResult, MetricLog
 from hilserl.learner.run import run_learner
 from hilserl.progress import Progress, publish
 from hilserl.runs import RunFolder
-from tasks.actor_control import RunActor
+from tasks.actor_control import ActorKeeper
 from tasks.alarms import alarms_artifact
 from tasks.progress import progress_artifact
 
@@ -23,9 +21,9 @@ STAGE = "train-learner"
 
 @task(name=STAGE, cache_policy=NO_CACHE, persist_result=False)
 def train_learner(
-    config: TrainConfig, run: RunFolder, offline_buffer: Path | None, encoders: Path | None, actor: RunActor, metrics: MetricLog
+    config: TrainConfig, run: RunFolder, offline_buffer: Path | None, encoders: Path | None, actor: ActorKeeper, metrics: MetricLog
 ) -> LearnerResult:
-    """Train to the configured end; the actor is started when the learner listens, and its death ends the training."""
+    """Train to the configured end; the actor is started when the learner listens, and replaced when it dies."""
     publish(Progress(STAGE))
     with progress_artifact(STAGE), alarms_artifact() as show_alarms:
         return run_learner(
@@ -35,18 +33,6 @@ def train_learner(
             encoders=encoders,
             metrics=metrics,
             on_listening=actor.start,
-            supervise=_every(2.0, actor.check),
+            supervise=actor.check,
             on_alarms=show_alarms,
         )
-
-
-def _every(period_s: float, function: Callable[[], None]) -> Callable[[], None]:
-    last = time.monotonic()
-
-    def limited() -> None:
-        nonlocal last
-        if time.monotonic() - last >= period_s:
-            last = time.monotonic()
-            function()
-
-    return limited

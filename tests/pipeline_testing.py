@@ -111,7 +111,7 @@ def train(
             encoders=None,
             metrics=session.metrics,
             on_listening=on_listening,
-            supervise=lambda: supervise(session),
+            supervise=lambda view: supervise(session),
         )
     finally:
         learner_run.build_learner = build

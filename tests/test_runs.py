@@ -33,6 +33,19 @@ def test_fresh_and_other_configurations_start_anew(tiny_config) -> None:
         assert not continued and other not in (run, fresh), change
 
 
+def test_a_retried_flow_run_continues_its_own_run_whatever_else_there_is(tiny_config) -> None:
+    own, _ = RunFolder.open(tiny_config, fresh=True, flow_run_id="flow-1")
+    other, _ = RunFolder.open(tiny_config, fresh=True, flow_run_id="flow-2")
+    assert own != other
+    assert RunFolder.open(tiny_config, fresh=True, flow_run_id="flow-1") == (own, True)
+    own.update(status="finished")
+    assert RunFolder.open(tiny_config, flow_run_id="flow-1") == (own, True)
+    continued, _ = RunFolder.open(tiny_config, flow_run_id="flow-3")
+    assert continued == other and other.facts()["flow_run_id"] == "flow-3"
+    changed, is_continued = RunFolder.open(make_tiny_config(policy__utd_ratio=3), flow_run_id="flow-3")
+    assert not is_continued and changed not in (own, other)
+
+
 def test_settings_that_do_not_change_what_is_learned_do_not_start_anew(tiny_config) -> None:
     run, _ = RunFolder.open(tiny_config)
     assert RunFolder.open(make_tiny_config(evaluation__episodes=7, link__port=4711)) == (run, True)

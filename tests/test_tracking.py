@@ -19,9 +19,9 @@ from hilserl.tracking import (
     NullTracker,
     Tracker,
     close_run,
+    delivery,
     run_url,
     start_tracking,
-    tracker,
     tracking_uri,
     ui_argv,
     ui_command,
@@ -94,7 +94,7 @@ class FlakyClient:
 def flaky(monkeypatch, client):
     """Put the switch into every tracker that the test starts."""
     flaky = FlakyClient(client)
-    monkeypatch.setattr(tracker, "open_client", lambda config: flaky)
+    monkeypatch.setattr(delivery, "open_client", lambda config: flaky)
     return flaky
 
 
@@ -127,7 +127,7 @@ def test_start_does_not_wait_for_the_store_and_metrics_queue_up_until_it_is_ther
         slow.wait(20)
         return client
 
-    monkeypatch.setattr(tracker, "open_client", open_slowly)
+    monkeypatch.setattr(delivery, "open_client", open_slowly)
     run = start()
     run.log_metrics({"loss": 3.0}, 1)
     assert run.run_id is None
@@ -160,31 +160,21 @@ def test_a_store_that_is_down_loses_nothing_and_says_so_once(start, flaky, clien
     assert "does not take metrics" in warnings[0] == summary.problem
 
 
-def test_a_store_that_stays_down_costs_the_oldest_metrics_not_the_memory(start, flaky, client):
-    run = start(max_queued_metrics=100)
-    run.wait_ready()
-    flaky.down = True
-    for step in range(250):
-        run.log_metrics({"loss": float(step)}, step)
-        if step == 120:
-            wait_until(lambda: flaky.refused > 2)
-    flaky.down = False
-    summary = run.finish()
-    assert [step for step, _ in history(client, run.run_id, "loss")] == list(range(150, 250))
-    assert summary.lost_metrics == 150
-    assert "does not take metrics" in summary.problem
-
-
-def test_a_store_that_never_comes_back_does_not_hold_up_the_end(start, flaky):
-    run = start()
-    run.wait_ready()
+def test_a_store_that_never_comes_back_does_not_hold_up_the_end_and_loses_nothing(start, flaky, client, tmp_path, caplog):
+    run = start(folder=tmp_path)
+    run_id = run.wait_ready()
     flaky.down = True
     run.log_metrics({"loss": 1.0}, 1)
     begin = time.monotonic()
-    summary = run.finish(timeout_s=10)
+    with caplog.at_level(logging.WARNING):
+        summary = run.finish("FAILED", timeout_s=10)
     assert time.monotonic() - begin < 10
-    assert summary.lost_metrics == 1
-    assert summary.problem
+    assert (summary.lost_metrics, summary.waiting_metrics) == (0, 1)
+    assert f"1 metric values (and 2 records in all) wait in {tmp_path}" in caplog.text and "hilserl deliver" in caplog.text
+    flaky.down = False
+    assert delivery.deliver_waiting(CONFIG, tmp_path) == 1
+    assert history(client, run_id, "loss") == [(1, 1.0)]
+    assert client.get_run(run_id).info.status == "FAILED"
 
 
 def test_a_metric_that_mlflow_refuses_does_not_block_the_others(start, client):
@@ -331,7 +321,7 @@ def test_a_store_that_cannot_be_opened_is_said_and_training_goes_on(start, tmp_p
     run.log_metrics({"loss": 1.0}, 1)
     run.log_text("report", "report.md")
     summary = run.finish()
-    assert summary.lost_metrics == 1
+    assert (summary.lost_metrics, summary.waiting_metrics) == (0, 1)
     assert summary.run_id is None
     assert "cannot be used" in summary.problem
 

@@ -11,8 +11,14 @@ from hilserl.files import file_lock, home
 
 
 @contextmanager
-def robot_lease(robot_id: str) -> Iterator[None]:
+def robot_lease(robot_id: str, *, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the robot until the block ends or the process dies.
+
+    The kernel keeps this lock: it outlives every server, and no process that died.
+
+    Args:
+        robot_id: Which one.
+        wait_s: Time for a process that is about to let go of it [s].
 
     Raises:
         RobotError: Another process on this host holds it.
@@ -21,7 +27,7 @@ def robot_lease(robot_id: str) -> Iterator[None]:
     holder = home() / "robots" / f"{robot_id}.pid"
     with ExitStack() as stack:
         try:
-            stack.enter_context(file_lock(lock, timeout_s=0))
+            stack.enter_context(file_lock(lock, timeout_s=wait_s))
         except TimeoutError:
             pid = holder.read_text().strip() if holder.exists() else "unknown"
             raise RobotError(

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from hilserl.actor.pace import Pace, Timing
 from hilserl.config.models import TrainConfig
-from hilserl.errors import TransportError
+from hilserl.errors import LearnerAwayError
 from hilserl.evaluation import IN_TRAINING_SEED
 from hilserl.link.interfaces import ActorEnd
 from hilserl.link.messages import EpisodeReport, Step
@@ -21,7 +22,7 @@ from hilserl.policy import Policy
 logger = logging.getLogger(__name__)
 
 _THROTTLE_POLL_S = 0.002
-_LEARNER_SILENCE_S = 60.0
+_LEARNER_SILENCE_S = 120.0  # a learner that is started again needs 20 to 60 s of it
 
 
 class Environment(Protocol):
@@ -75,6 +76,7 @@ class Actor:
         policy: Policy,
         client: ActorEnd,
         should_stop: Callable[[], str | None],
+        pace: Pace | None = None,
     ) -> None:
         self.config = config
         self.environment = environment
@@ -90,7 +92,7 @@ class Actor:
         self._episodes = 0
         self._interventions = 0
         self._next_evaluation = self._after(self.environment_steps)
-        self._pace = _Pace(config.robot.control_hz) if config.actor.pace == "realtime" else None
+        self._pace = pace
 
     @property
     def environment_steps(self) -> int:
@@ -115,7 +117,11 @@ class Actor:
             self.human.reset()
         started, total, interventions, step, success = time.monotonic(), 0.0, 0, 0, False
         ended = False
+        if self._pace:
+            self._pace.begin()
         while not ended:
+            if self._pace:
+                self._pace.observed()
             if self._wait_for_learner():
                 return  # stopped in mid-episode: what was sent stays valid, the episode is not reported
             self._take_new_weights()
@@ -156,12 +162,17 @@ class Actor:
         for index in range(self.config.actor.evaluate_episodes):
             started, total, step, ended, success = time.monotonic(), 0.0, 0, False, False
             observation, _ = self.environment.reset(seed=IN_TRAINING_SEED + index)
+            if self._pace:
+                self._pace.begin()
             while not ended:
+                if self._pace:
+                    self._pace.observed()
                 if self._stop_reason():
                     return
+                action = self.policy.act(observation)
                 if self._pace:
                     self._pace.wait()
-                observation, reward, terminated, truncated, info = self.environment.step(self.policy.act(observation))
+                observation, reward, terminated, truncated, info = self.environment.step(action)
                 total += float(reward)
                 step += 1
                 ended, success = terminated or truncated, bool(info["is_success"])
@@ -170,6 +181,7 @@ class Actor:
     def _report(
         self, episode: int, total: float, length: int, success: bool, interventions: int, started: float, *, evaluation: bool, at: int
     ) -> None:
+        timing = self._pace.timing if self._pace else Timing()
         self.client.send_episode(
             EpisodeReport(
                 episode=episode,
@@ -181,6 +193,9 @@ class Actor:
                 evaluation=evaluation,
                 weights_version=self.policy.version,
                 environment_steps=at,
+                late_steps=timing.late_steps,
+                longest_period_s=timing.longest_period_s,
+                observation_age_s=timing.observation_age_s,
             )
         )
 
@@ -216,7 +231,7 @@ class Actor:
         if status.phase == "finished":
             return f"the learner finished: {status.message}"
         if status.phase == "failed":
-            raise TransportError(f"the learner failed: {status.message}")
+            raise LearnerAwayError(f"the learner failed: {status.message}")
         self._require_learner()
         return None
 
@@ -226,7 +241,7 @@ class Actor:
         if self.client.is_connected:
             self._connected_at = now
         elif now - self._connected_at > _LEARNER_SILENCE_S:
-            raise TransportError(
+            raise LearnerAwayError(
                 f"the learner was away for {_LEARNER_SILENCE_S:.0f} s, so the actor stopped. What it did is in its journal. "
                 "Start the run again to continue from the last checkpoint."
             )
@@ -234,22 +249,6 @@ class Actor:
     def _after(self, steps: int) -> int | None:
         every = self.config.actor.evaluate_every_steps
         return (steps // every + 1) * every if every else None
-
-
-class _Pace:
-    """Keep the control period on the wall clock; late steps are not made up for."""
-
-    def __init__(self, control_hz: float) -> None:
-        self._period_s = 1.0 / control_hz
-        self._next = time.monotonic()
-
-    def wait(self) -> None:
-        now = time.monotonic()
-        if now < self._next:
-            time.sleep(self._next - now)
-            self._next += self._period_s
-        else:
-            self._next = now + self._period_s
 
 
 def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:

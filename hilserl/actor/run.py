@@ -13,12 +13,15 @@ import torch
 
 from hilserl.actor.lease import robot_lease
 from hilserl.actor.loop import Actor, ActorResult, Human, as_tensors
+from hilserl.actor.pace import Pace
+from hilserl.actor.priority import RealtimePriority
 from hilserl.config.models import TrainConfig
 from hilserl.data.preprocess import Preprocessor
 from hilserl.environments.make import make_environment
 from hilserl.link.client import LinkClient
 from hilserl.link.messages import Handshake
 from hilserl.policy import Policy, PolicyArchitecture
+from hilserl.schema import policy_schema
 
 logger = logging.getLogger(__name__)
 
@@ -30,27 +33,29 @@ def run_actor(
     config: TrainConfig,
     *,
     address: str,
-    token: str,
+    token: str | None,
     run_id: str,
     journal_folder: Path,
     should_stop: Callable[[], str | None] = lambda: None,
+    handover_s: float = 0.0,
 ) -> ActorResult:
     """Drive the robot of `config` until the learner at `address` has finished.
 
     Args:
         config: The run's configuration, the same as the learner's.
         address: `host:port` of the learner.
-        token: Secret that the learner expects.
+        token: Secret that the learner expects; None with `link.tls`, where this host's certificate is shown.
         run_id: The run to take part in.
         journal_folder: Where steps are kept until the learner has acknowledged them.
         should_stop: Asked every step; a text ends the actor in good order.
+        handover_s: Time for a process that is about to let go of the robot [s].
 
     Raises:
         RobotError: Another actor drives this robot.
         TransportError: The learner cannot be reached, refuses this actor, or failed.
     """
     torch.set_num_threads(1)
-    with robot_lease(config.robot.id) if config.env is None else nullcontext():
+    with robot_lease(config.robot.id, wait_s=handover_s) if config.env is None else nullcontext():
         policy = Policy(PolicyArchitecture.from_config(config), Preprocessor.from_config(config))
         environment = make_environment(config)
         client = LinkClient(
@@ -60,14 +65,21 @@ def run_actor(
             robot_id=config.robot.id,
             handshake=Handshake(run_id=run_id, schema_hash=policy.schema_hash, architecture_hash=policy.architecture_hash),
             journal_folder=journal_folder,
+            schema=policy_schema(config),
             max_message_mb=config.link.max_message_mb,
+            tls=config.link.tls,
+            compression=config.link.compression,
+            keep_journal=config.link.keep_journals,
         )
         try:
             client.connect(timeout_s=_CONNECT_TIMEOUT_S)
             weights = client.wait_for_weights(timeout_s=_FIRST_WEIGHTS_TIMEOUT_S)
             policy.load_tensors(as_tensors(weights.tensors), weights.version)
             logger.info("Actor of %s connected to %s, weights version %d", config.robot.id, address, weights.version)
-            result = Actor(config, environment, human_of(config, environment), policy, client, should_stop).run()
+            human, is_paced = human_of(config, environment), config.actor.pace == "realtime"
+            with RealtimePriority(config.actor.realtime_priority if is_paced else None) as priority:
+                pace = Pace(config.robot.control_hz, on_hopeless=priority.give_back) if is_paced else None
+                result = Actor(config, environment, human, policy, client, should_stop, pace).run()
             client.flush(timeout_s=10.0)
             logger.info("Actor ended: %s", result.reason)
             return result

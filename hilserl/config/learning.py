@@ -164,11 +164,11 @@ class LearnerConfig(Model):
     keep_checkpoints: Annotated[int, Field(ge=1, description="Newest checkpoints kept, besides the best")] = 2
     policy_parameters_push_frequency: Annotated[
         float, Field(gt=0, le=60, description="Seconds between weight updates to the actor [s]")
-    ] = 1.0
+    ] = 0.5
     max_owed_updates: Annotated[
         int, Field(ge=1, description="A simulated actor waits while the learner owes more than this; a real one never waits")
     ] = 128
-    actor_timeout_s: Annotated[float, Field(gt=0, description="Stop with an error when no actor was heard for this long [s]")] = 120.0
+    actor_timeout_s: Annotated[float, Field(gt=0, description="Stop with an error when no actor was heard for this long [s]")] = 300.0
     storage_device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where the replay buffers lie. `auto`: on the GPU that trains if both fit, else in memory"
     )

@@ -89,6 +89,14 @@ class ActorConfig(Model):
     pace: Literal["realtime", "unthrottled"] = Field(
         "realtime", description="`realtime`: control_hz on the wall clock; `unthrottled`: as fast as the simulation and the learner allow"
     )
+    realtime_priority: Annotated[int, Field(ge=1, le=99)] | None = Field(
+        10,
+        description="`realtime`: SCHED_FIFO priority of the control loop's thread, where the system allows it; the log says what it got. "
+        "None: never ask",
+    )
+    restarts: Annotated[
+        int, Field(ge=0, le=1000, description="A crashed actor is started anew this often without a new environment step in between")
+    ] = 5
     intervention: InterventionConfig = Field(default_factory=InterventionConfig)
     evaluate_every_steps: Annotated[int, Field(ge=0, description="Environment steps between evaluations during training; 0: never")] = 500
     evaluate_episodes: Annotated[int, Field(ge=1, le=1000)] = 20

@@ -213,6 +213,13 @@ def rules(config: TrainConfig, target_entropy: float) -> tuple[Rule, ...]:
             lambda failing: failing > 0,
             "The last checkpoint could not be written; the one before is kept. Free space on the disk of HILSERL_HOME.",
         ),
+        Rule(
+            "link_disk_full",
+            1,
+            lambda v: v.get("link/disk_full"),
+            lambda is_full: is_full > 0,
+            "The disk is full, so no step is taken in; they wait in the actors' journals. Free space on the disk of HILSERL_HOME.",
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from torch import Tensor
 
@@ -49,10 +49,15 @@ class BestPolicy:
         if version in self._published and version not in self._evaluated:
             self._evaluated[version] = self._published[version]
 
-    def take(self, point: EvaluationPoint) -> bool:
-        """Judge a complete evaluation; True if it is the best. A tie goes to the later policy: it has seen more."""
+    def take(self, point: EvaluationPoint, pending: Container[int] = ()) -> bool:
+        """Judge a complete evaluation; True if it is the best. A tie goes to the later policy: it has seen more.
+
+        Args:
+            point: The evaluation.
+            pending: Versions that other actors are evaluating.
+        """
         tensors = self._evaluated.get(point.weights_version)
-        self._evaluated = {version: held for version, held in self._evaluated.items() if version > point.weights_version}
+        self._evaluated = {v: held for v, held in self._evaluated.items() if v > point.weights_version or v in pending}
         if self.point is not None and point.score < self.point.score:
             return False
         if tensors is None:

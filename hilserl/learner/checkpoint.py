@@ -92,6 +92,16 @@ class CheckpointFolder:
                 shutil.rmtree(old)
         return target
 
+    def states(self) -> list[Mapping[str, Any]]:
+        """Read the states of all that are kept, the newest first; one that cannot be read is left out."""
+        found = []
+        for folder in reversed(self._complete()):
+            try:
+                found.append(json.loads((folder / _STATE).read_text())["state"])
+            except (OSError, ValueError, KeyError):
+                continue
+        return found
+
     def load_newest(self, check: Callable[[Checkpoint], None] = lambda checkpoint: None) -> Checkpoint | None:
         """Read the newest checkpoint that is intact; None when there is none at all.
 

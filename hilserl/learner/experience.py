@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from hilserl.schema import IMAGE_PREFIX, STATE_KEY
 from hilserl.vision.encoder import Vision
 
 logger = logging.getLogger(__name__)
+
+Read = Callable[[str, np.ndarray], Iterator[tuple[slice, np.ndarray]]]
 
 _ENCODE_CHUNK = 256  # images at once
 
@@ -139,10 +141,13 @@ class Experience:
 
     def _keep(self, placed: Placement, observation: Mapping[str, np.ndarray], store: ExperienceStore | None) -> None:
         self.online.write(placed.row, observation)
-        for offline_row, online_row in placed.copies:
-            self.offline.write(offline_row, self.online.observation(online_row))
         if store is not None:
             store.add_observation(observation)
+        for offline_row, online_row in placed.copies:
+            copied = self.online.observation(online_row)
+            self.offline.write(offline_row, copied)
+            if store is not None:
+                store.add_copy(copied)
 
     def sample(self, size: int) -> TensorBatch:
         """Draw a batch: `online_ratio` of it online, the rest demonstrations and interventions; where there are none, all online."""
@@ -216,11 +221,16 @@ class Experience:
             raise TrainingError("the experience has no store: call `attach_store` first")
         store = self._store
         store.rewind(snapshot["store"])
-        origins = np.full(self.offline.capacity, -1, np.int64)  # of each offline row: which observation of the store, or -1
+        origins = np.full(self.offline.capacity, -1, np.int64)  # of each offline row: which copy of the store, or -1
+        copies = 0
         for actor_id, step in store.steps():
-            self._repeat(self._linker.take(actor_id, step), origins)
+            placements = [self._linker.take(actor_id, step)]
             if step.final_observation is not None:
-                self._repeat(self._linker.conclude(actor_id), origins)
+                placements.append(self._linker.conclude(actor_id))
+            for placed in placements:
+                for offline_row, _ in placed.copies:
+                    origins[offline_row] = copies
+                    copies += 1
         if self._foundation() != snapshot["demonstrations"]:
             logger.warning("The demonstrations or the buffers' capacities are not those of the checkpoint: the buffers hold other rows.")
         elif self._counters() != snapshot["state"]:
@@ -229,26 +239,52 @@ class Experience:
                 "the store and the checkpoint are not of one run and program version. Start a new run with `--fresh`."
             )
         newest = np.arange(max(0, self.online.added - self.online.capacity), self.online.added)
-        self._load(self.online, newest % self.online.capacity, newest)
+        self._load(self.online, store.observations, newest % self.online.capacity, newest)
         rows = np.flatnonzero(origins >= 0)
         rows = rows[np.argsort(origins[rows], kind="stable")]
-        self._load(self.offline, rows, origins[rows])
+        self._load(self.offline, store.copies, rows, origins[rows])
         self.generator.bit_generator.state = dict(snapshot["sampler"])
         self._view_generator.bit_generator.state = dict(snapshot["view_generator"])
+
+    def salvage(self, snapshot: Mapping[str, Any]) -> int:
+        """Take what of a damaged store is whole, into a new one; returns how many steps that were.
+
+        Steps that are missing break the chain: no transition is made across them. Interventions that the online
+        buffer no longer held are lost with it.
+        """
+        assert not self.online.added and self._store is not None, "salvaged before the first step"
+        found, oldest = 0, max(0, snapshot["state"]["online"][1] - self.online.capacity)
+        for actor_id, step, stored in self._store.move_aside().whole_steps(snapshot["store"], oldest):
+            store = self._opened_store()
+            store.add_step(actor_id, step)
+            self._keep(self._linker.take(actor_id, step), stored[0], store)
+            if step.final_observation is not None:
+                self._keep(self._linker.conclude(actor_id), stored[1], store)
+            found += 1
+        self._view_generator.bit_generator.state = dict(snapshot["view_generator"])
+        return found
+
+    def trim(self, snapshots: Sequence[Mapping[str, Any]]) -> None:
+        """Drop from the store what none of `snapshots` needs to be restored; may be called from another thread."""
+        if self._store is None or not self._store.is_open:
+            return
+        observations, copies = [], []
+        for snapshot in snapshots:
+            _, added, _ = snapshot["state"]["online"]
+            observations.append(max(0, added - self.online.capacity))
+            _, added, _ = snapshot["state"]["offline"]
+            copies.append(max(0, added - self.offline.capacity))  # of those added, the pinned ones are no copies
+        if snapshots:
+            self._store.drop_before(min(observations), min(copies))
 
     def close(self) -> None:
         """Close the store's files; nothing can be added any more."""
         if self._store is not None:
             self._store.close()
 
-    def _repeat(self, placed: Placement, origins: np.ndarray) -> None:
-        for offline_row, online_row in placed.copies:
-            origins[offline_row] = self.online.serial(online_row) - 1
-
-    def _load(self, buffer: ReplayBuffer, rows: np.ndarray, numbers: np.ndarray) -> None:
-        assert self._store is not None
+    def _load(self, buffer: ReplayBuffer, read: Read, rows: np.ndarray, numbers: np.ndarray) -> None:
         for name in self._parts:
-            for where, values in self._store.observations(name, numbers):
+            for where, values in read(name, numbers):
                 buffer.load(name, rows[where], values)
 
     def _counters(self) -> dict[str, Any]:

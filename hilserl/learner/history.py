@@ -10,8 +10,11 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 
+MAX_ENTRIES = 10_000  # some 15 MB; of the older half, every second is then left out
+
+
 class MetricHistory:
-    """One JSON line an entry, about one a second; its loss costs a picture, never a run."""
+    """One JSON line an entry, about one a second, thinned towards the past; its loss costs a picture, never a run."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -21,22 +24,31 @@ class MetricHistory:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def restore(self, count: int) -> None:
-        """Read the first `count` entries, and forget the others on disk too."""
-        lines = self._file.read_bytes().splitlines(keepends=True)[:count] if self._file.exists() else []
-        for number, line in enumerate(lines):
+    def restore(self, through_step: float) -> None:
+        """Read the entries up to an environment step, and forget the others on disk too."""
+        kept, damaged = [], 0
+        for line in self._file.read_bytes().splitlines(keepends=True) if self._file.exists() else []:
             try:
-                self.entries.append({str(name): float(value) for name, value in json.loads(line).items()})
-            except (ValueError, TypeError, AttributeError):
-                logger.warning("%s: line %d is damaged; the metrics behind it are not in the learning curve", self._file, number + 1)
-                lines = lines[:number]
-                break
-        self._write(b"".join(lines), "wb")
+                entry = {str(name): float(value) for name, value in json.loads(line).items()}
+                is_due = entry["step"] <= through_step
+            except (ValueError, TypeError, AttributeError, KeyError):
+                damaged += 1
+                continue
+            if is_due:
+                kept.append(line)
+                self.entries.append(entry)
+        if damaged:
+            logger.warning("%s: %d lines are damaged, and not in the learning curve", self._file, damaged)
+        self._write(b"".join(kept), "wb")
 
     def append(self, entry: Mapping[str, float]) -> None:
         """Add one entry."""
         self.entries.append(dict(entry))
-        self._write((json.dumps(self.entries[-1]) + "\n").encode(), "ab")
+        if len(self.entries) > MAX_ENTRIES:
+            self.entries = self.entries[: -MAX_ENTRIES // 2 : 2] + self.entries[-MAX_ENTRIES // 2 :]
+            self._write(b"".join((json.dumps(kept) + "\n").encode() for kept in self.entries), "wb")
+        else:
+            self._write((json.dumps(self.entries[-1]) + "\n").encode(), "ab")
 
     def _write(self, data: bytes, mode: str) -> None:
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from hilserl.errors import CheckpointError, TrainingError
+from hilserl.errors import CacheError, CheckpointError, TrainingError
 from hilserl.learner.best import BestPolicy
 from hilserl.learner.checkpoint import Checkpoint
 from hilserl.learner.experience import Experience
@@ -70,7 +70,6 @@ class Keeper:
             "sampler": parts.experience.generator.bit_generator.state,
             "experience": experience,
             "statistics": parts.statistics.state(),
-            "history_entries": len(parts.reporter.history),
         }
         checkpoint = Checkpoint({name: t.clone() for name, t in parts.agent.state_dict().items()}, state, parts.identity)
         best, best_tensors, saved_at = self._best.point, self._best.tensors, self.saved_at
@@ -79,11 +78,13 @@ class Keeper:
             for name, tensor in checkpoint.tensors.items():
                 if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                     raise not_finite(name, updates, saved_at, parts)
+            parts.server.sync_journal()  # else a power cut could take back what the checkpoint says it covers
             parts.experience.sync(experience)
             parts.schedule.sync()
             if best is not None and best_tensors is not None:
                 parts.save_policy("best", best_tensors, {**vars(best), "success_rate": best.success_rate})
             parts.checkpoints.save(checkpoint, steps, updates, is_best=best_tensors is not None)
+            self._trim()
 
         def on_saved() -> None:
             self.saved_at = steps
@@ -91,6 +92,26 @@ class Keeper:
                 self._best.tensors = None
 
         parts.saver.start(write, on_saved)
+
+    def _trim(self) -> None:
+        """Drop what no kept checkpoint needs to be continued, bit for bit; in the saver's thread.
+
+        The best checkpoint counts until as many steps have come as the online buffer holds: then nothing that it was learned
+        from is left in memory either. It still holds its networks; continuing from it takes what the files still have.
+        """
+        parts, states = self._parts, self._parts.checkpoints.states()
+        if parts.config.link.keep_journals or not states:
+            return
+        oldest = states[0]["environment_steps"] - parts.config.policy.online_buffer_capacity
+        newest = parts.config.learner.keep_checkpoints
+        needed = states[:newest] + [state for state in states[newest:] if state["environment_steps"] >= oldest]
+        through = min(int(state["taken_in"]) for state in needed)
+        try:
+            parts.schedule.trim(through)
+            parts.server.trim_journal(through)
+            parts.experience.trim([state["experience"] for state in needed])
+        except (CacheError, OSError) as error:  # the checkpoint is written; what could go is dropped after the next one
+            logger.warning("What the checkpoints no longer need could not be removed: %s", error)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint, whose experience was restored already."""
@@ -100,33 +121,47 @@ class Keeper:
         parts.governor.updates = int(state["updates"])
         parts.statistics.load_state(state["statistics"])
         parts.schedule.generation = max(parts.schedule.generation, int(state["generation"]))
-        parts.reporter.history.restore(int(state["history_entries"]))
+        parts.reporter.history.restore(int(state["environment_steps"]))
         self.cloning_steps = int(state["cloning_steps"])
         self._intake.taken_in = int(state["taken_in"])
 
 
-def restore_experience(make: Callable[[], Experience], checkpoint: Checkpoint, journal: Journal) -> Experience:
-    """Load a checkpoint's experience from its store, or, should that be damaged, from the journal.
+def restore_experience(make: Callable[[], Experience], checkpoint: Checkpoint, journal: Journal) -> tuple[Experience, str | None]:
+    """Load a checkpoint's experience from its store, or, should that be damaged, from the journal, or from what is whole of the store.
 
     Args:
         make: Builds it with nothing but the demonstrations, its store attached.
         checkpoint: What to restore.
-        journal: Everything that the learner acknowledged.
+        journal: What the learner acknowledged, and did not drop.
+
+    Returns:
+        The experience, and what of it is lost, in words; None if nothing is.
     """
-    experience = make()
+    experience, lost = make(), None
+    snapshot = checkpoint.state["experience"]
     try:
-        experience.restore(checkpoint.state["experience"])
+        experience.restore(snapshot)
     except CheckpointError as error:
-        logger.warning("The stored experience cannot be used, so it is made anew from the journal: %s", error)
         experience.close()
         experience = make()
-        for received in journal(0):
-            if received.log_seq > checkpoint.state["taken_in"]:
-                break
-            if isinstance(received.record, Step):
-                experience.add(received.actor_id, received.record)
+        if next((received.log_seq for received in journal(0)), None) == 1:
+            logger.warning("The stored experience cannot be used, so it is made anew from the journal: %s", error)
+            taken_in, found = int(checkpoint.state["taken_in"]), 0
+            for received in journal(0):
+                if received.log_seq > taken_in:
+                    break
+                found += 1
+                if isinstance(received.record, Step):
+                    experience.add(received.actor_id, received.record)
+            if found < taken_in:
+                lost = f"the store is damaged, and {taken_in - found} of {taken_in} records of the journal are, too"
+        else:
+            found = experience.salvage(snapshot)
+            held = min(int(checkpoint.state["environment_steps"]), experience.online.capacity)
+            lost = f"{found} steps of about {held} in the replay buffer could be read from the damaged store"
+            logger.error("The stored experience is damaged, and the journal no longer reaches back: %s. %s", lost, error)
     experience.generator.bit_generator.state = dict(checkpoint.state["sampler"])
-    return experience
+    return experience, lost
 
 
 def not_finite(name: str, updates: int, saved_at: int, parts: LearnerParts) -> TrainingError:

@@ -13,7 +13,7 @@ from hilserl.errors import TrainingError, TransportError
 from hilserl.learner.best import BestPolicy, describe_choice
 from hilserl.learner.intake import Intake
 from hilserl.learner.keeper import Keeper, not_finite
-from hilserl.learner.parts import LearnerParts, LearnerResult
+from hilserl.learner.parts import LearnerParts, LearnerResult, LearnerView
 from hilserl.learner.reporting import MetricLog, first_not_finite, read_scalars
 from hilserl.link.messages import EpisodeReport, FrozenTensors, LearnerStatus, Phase, Step, Weights
 
@@ -40,6 +40,7 @@ class Learner:
         self._last_metrics: dict[str, Tensor] = {}
         self._first_update_at: float | None = None
         self._idle_since: float | None = None  # when a finished learner had paid its debt
+        self._waits_for = ""
         self._started = time.monotonic()
         self._timers = {"weights": _Every(self.config.learner.policy_parameters_push_frequency), "report": _Every(_REPORT_PERIOD_S)}
         self._timers |= {"metrics": _Every(_METRIC_PERIOD_S), "supervise": _Every(1.0)}
@@ -84,11 +85,11 @@ class Learner:
         if self._timers["weights"].due() and self.best.newest_version != self.weights_version_now():
             self._publish_weights()
         if self._timers["report"].due():
-            self._report("training")
+            self._report(self._waits_for or self.parts.reporter.bottleneck or "training")
         if self._timers["metrics"].due():
             self._log_metrics()
         if self._timers["supervise"].due():
-            self.parts.supervise()
+            self._supervise()
             self._require_actor()
         self.keeper.save_if_due()
         return None
@@ -119,7 +120,7 @@ class Learner:
             if self._timers["metrics"].due():
                 self._log_metrics()
             if self._timers["supervise"].due():
-                self.parts.supervise()
+                self._supervise()
         keeper.save()
 
     def _take_in(self, *, wait: bool) -> None:
@@ -127,16 +128,18 @@ class Learner:
             if isinstance(received.record, Step):
                 self.parts.experience.add(received.actor_id, received.record)
                 self.parts.governor.environment_steps += 1
+                self.parts.statistics.actors.add_step(received.actor_id)
             else:
-                self._add_episode(received.record)
+                self._add_episode(received.actor_id, received.record)
         self._set_status("training")
 
-    def _add_episode(self, report: EpisodeReport) -> None:
+    def _add_episode(self, actor_id: str, report: EpisodeReport) -> None:
         if report.evaluation:
             self.best.hold(report.weights_version)
-        if point := self.parts.statistics.add(report):
+        statistics = self.parts.statistics
+        if point := statistics.add(report, actor_id, self.parts.governor.environment_steps):
             self.parts.reporter.log_evaluation(point)
-            self.best.take(point)
+            self.best.take(point, statistics.pending_versions)
 
     def weights_version_now(self) -> int:
         """Version that weights published now would have: the number of critic updates behind them, plus one."""
@@ -154,6 +157,7 @@ class Learner:
         version = self.weights_version_now()
         self.intake.note_moment()  # before anybody has them: a resumed learner gives this version to no others
         self.best.publish(version, trained | dict(self.parts.frozen_tensors))
+        self.parts.statistics.actors.publish(version)
         arrays = {name: tensor.numpy() for name, tensor in trained.items()}
         self.parts.server.publish_weights(Weights.create(version, arrays, self._frozen))
 
@@ -208,7 +212,9 @@ class Learner:
         if broken := first_not_finite(values):
             raise self._not_finite(broken)
         experience, evaluations = self.parts.experience, self.parts.statistics.evaluations
-        values |= self.parts.statistics.metrics()
+        server, limit = self.parts.server, self.config.learner.max_owed_updates
+        values |= self.parts.statistics.metrics() | self.parts.statistics.actors.metrics(server.last_heard_s())
+        values |= self.parts.reporter.read_flow(self.parts.governor, limit, self.intake.waited_s, server.load())
         values |= {
             "buffer/online": float(len(experience.online)),
             "buffer/offline": float(len(experience.offline)),
@@ -224,6 +230,12 @@ class Learner:
 
     def _not_finite(self, name: str) -> TrainingError:
         return not_finite(name, self.parts.governor.updates, self.keeper.saved_at, self.parts)
+
+    def _supervise(self) -> None:
+        governor = self.parts.governor
+        steps, updates = governor.environment_steps + self.intake.steps_to_replay, governor.updates
+        view = LearnerView(time.monotonic(), self.parts.server.last_heard_s(), steps, updates)
+        self._waits_for = self.parts.supervise(view) or ""
 
     def _require_actor(self) -> None:
         if self.finished():

@@ -53,6 +53,27 @@ class LearnerResult:
     alarms: tuple[Alarm, ...] = ()
 
 
+@dataclass(frozen=True)
+class LearnerView:
+    """What somebody who watches over the training is told, about once a second.
+
+    Attributes:
+        at: `time.monotonic()` of this view [s].
+        heard_s: By actor, how long before `at` it was heard [s].
+        environment_steps: Training steps.
+        updates: Critic updates.
+    """
+
+    at: float
+    heard_s: Mapping[str, float]
+    environment_steps: int
+    updates: int
+
+
+# Returns what the training waits for, for a person, if anything; raises to end it.
+Supervise = Callable[[LearnerView], str | None]
+
+
 @dataclass
 class LearnerParts:
     """What the composition root built; the loop owns none of their making."""
@@ -70,4 +91,4 @@ class LearnerParts:
     identity: Mapping[str, Any]
     frozen_tensors: Mapping[str, Tensor]
     save_policy: Callable[[str, Mapping[str, Tensor], Mapping[str, object]], Path]
-    supervise: Callable[[], None]
+    supervise: Supervise

@@ -16,11 +16,13 @@ from hilserl.learner.alarms import Alarm, Alarms
 from hilserl.learner.governor import UtdGovernor
 from hilserl.learner.history import MetricHistory
 from hilserl.learner.statistics import EvaluationPoint
+from hilserl.link.ingest import LinkLoad
 from hilserl.progress import Progress, publish
 
 logger = logging.getLogger(__name__)
 
 STAGE = "train-learner"
+_MOSTLY_IDLE = 0.5
 
 
 class MetricLog(Protocol):
@@ -39,6 +41,16 @@ class Reporter:
         self._metrics = metrics
         self._on_alarms = on_alarms
         self._rates = _Rates()
+        self._flow = _Flow()
+
+    @property
+    def bottleneck(self) -> str:
+        """Which side holds the other up, in one sentence; empty before that is known."""
+        return self._flow.sentence
+
+    def read_flow(self, governor: UtdGovernor, max_owed: int, waited_s: float, load: LinkLoad) -> dict[str, float]:
+        """Return how much waits between actors and learner, and how much the learner does; see `bottleneck`."""
+        return self._flow.read(governor, max_owed, waited_s, load)
 
     def show(self, governor: UtdGovernor, total_steps: int, values: Mapping[str, float], message: str) -> None:
         """Publish the progress."""
@@ -85,6 +97,41 @@ def read_scalars(tensors: Mapping[str, Tensor]) -> dict[str, float]:
 def first_not_finite(values: Mapping[str, float]) -> str | None:
     """Name the first value that is NaN or infinite."""
     return next((name for name, value in values.items() if not math.isfinite(value)), None)
+
+
+class _Flow:
+    """Who waits for whom."""
+
+    def __init__(self) -> None:
+        self.sentence = ""
+        self._before = (time.monotonic(), 0.0, 0.0)  # time, time waited, back-pressure
+
+    def read(self, governor: UtdGovernor, max_owed: int, waited_s: float, load: LinkLoad) -> dict[str, float]:
+        now = time.monotonic()
+        (before, waited_before, held_before), self._before = self._before, (now, waited_s, load.backpressure_s)
+        idle_share = min(1.0, max(0.0, (waited_s - waited_before) / (now - before))) if now > before else 0.0
+        owed = max(0, governor.owed)
+        waiting = f", and {load.queued_records} records wait to be taken in" if load.backpressure_s > held_before else ""
+        if load.is_disk_full:
+            self.sentence = "the learner's disk is full: nothing is taken in until there is room"
+        elif governor.environment_steps <= governor.steps_before_learning:
+            self.sentence = ""
+        elif owed > max_owed / 2:
+            self.sentence = f"the learner is slower than the actors: it owes {owed} updates{waiting}"
+        elif waiting:
+            self.sentence = f"the learner takes in more slowly than the actors send{waiting}"
+        elif idle_share > _MOSTLY_IDLE:
+            self.sentence = f"the actors are slower than the learner, which is idle {idle_share:.0%} of the time"
+        else:
+            self.sentence = "actors and learner keep pace"
+        return {
+            "learner/idle_share": idle_share,
+            "link/queued_records": float(load.queued_records),
+            "link/queued_mb": load.queued_bytes / 1e6,
+            "link/backpressure_s": load.backpressure_s,
+            "link/lag_s": load.lag_s,
+            "link/disk_full": float(load.is_disk_full),
+        }
 
 
 class _Rates:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,7 +16,7 @@ from hilserl.config.models import TrainConfig
 from hilserl.data.declared import declared_normalizer
 from hilserl.data.offline_buffer import OfflineBuffer
 from hilserl.data.preprocess import Preprocessor
-from hilserl.errors import CheckpointError, TrainingError
+from hilserl.errors import CheckpointError, TrainingError, TransportError
 from hilserl.learner.alarms import Alarm, Alarms
 from hilserl.learner.checkpoint import CheckpointFolder
 from hilserl.learner.experience import Experience
@@ -24,6 +25,7 @@ from hilserl.learner.history import MetricHistory
 from hilserl.learner.identity import check_identity, describe
 from hilserl.learner.keeper import restore_experience
 from hilserl.learner.loop import Learner, LearnerParts, LearnerResult, MetricLog
+from hilserl.learner.parts import Supervise
 from hilserl.learner.reporting import Reporter
 from hilserl.learner.saver import Saver
 from hilserl.learner.schedule import Schedule
@@ -45,6 +47,8 @@ from hilserl.vision.pretrained import load_pretrained
 
 logger = logging.getLogger(__name__)
 
+_SAME_PORT_S = 5.0  # for a predecessor that is just dying
+
 OnAlarms = Callable[[Sequence[Alarm]], None]
 
 
@@ -63,7 +67,7 @@ def run_learner(
     encoders: Path | None,
     metrics: MetricLog,
     on_listening: Callable[[str], None] = lambda address: None,
-    supervise: Callable[[], None] = lambda: None,
+    supervise: Supervise = lambda view: None,
     on_alarms: OnAlarms = lambda alarms: None,
 ) -> LearnerResult:
     """Train until the configured end, continuing `run` from its newest checkpoint.
@@ -75,7 +79,7 @@ def run_learner(
         encoders: Folder of the pretrained encoders; None for a state-only policy or an encoder trained from scratch.
         metrics: Where metrics go.
         on_listening: Called with `host:port` when the actor may connect; not called when there is nothing left to do.
-        supervise: Called about once a second; raises to end the training (a dead actor, say).
+        supervise: Called about once a second with how it stands; raises to end the training (a dead actor, say).
         on_alarms: Called with every alarm so far when one is raised or cleared; must not block.
 
     Raises:
@@ -84,7 +88,11 @@ def run_learner(
     torch.set_num_threads(config.learner.torch_threads)
     with run.locked():
         server = LinkServer(
-            config.link, token=read_token(run.token_file), handshake=_handshake(config, run), journal_folder=run.learner_journal
+            config.link,
+            token=None if config.link.tls else read_token(run.token_file),
+            handshake=_handshake(config, run),
+            schema=policy_schema(config),
+            journal_folder=run.learner_journal,
         )
         try:
             learner = build_learner(
@@ -99,8 +107,8 @@ def run_learner(
             )
             try:
                 learner.announce()
-                address = server.start()
-                run.update(status="training")
+                address = _listen(server, config, run)
+                run.update(status="training", link_port=int(address.rpartition(":")[2]))
                 if not learner.finished():
                     on_listening(address)
                 result = learner.run()
@@ -117,6 +125,22 @@ def run_learner(
         return result
 
 
+def _listen(server: LinkServer, config: TrainConfig, run: RunFolder) -> str:
+    """Start to listen where an earlier process of this run did, so that its actor finds this one by itself."""
+    before = run.facts().get("link_port")
+    if config.link.port or not isinstance(before, int):
+        return server.start()
+    deadline = time.monotonic() + _SAME_PORT_S
+    while True:
+        try:
+            return server.start(before)
+        except TransportError as error:
+            if time.monotonic() > deadline:
+                logger.warning("This run's earlier port cannot be used; an actor that still acts for it will be replaced. %s", error)
+                return server.start()
+            time.sleep(0.25)
+
+
 def build_learner(
     config: TrainConfig,
     run: RunFolder,
@@ -125,7 +149,7 @@ def build_learner(
     offline_buffer: Path | None,
     encoders: Path | None,
     metrics: MetricLog,
-    supervise: Callable[[], None],
+    supervise: Supervise,
     on_alarms: OnAlarms = lambda alarms: None,
 ) -> Learner:
     """Build the parts, and restore them from the newest checkpoint and the journal."""
@@ -170,11 +194,12 @@ def build_learner(
         save_policy(folder, architecture, preprocessor, tensors, {"run_id": run.run_id, "task": config.task_name, **facts})
         return folder
 
+    experience, lost = restore_experience(make_experience, checkpoint, server.replay_journal) if checkpoint else (make_experience(), None)
     learner = Learner(
         LearnerParts(
             config=config,
             agent=agent,
-            experience=restore_experience(make_experience, checkpoint, server.replay_journal) if checkpoint else make_experience(),
+            experience=experience,
             governor=UtdGovernor(config.policy.utd_ratio, config.policy.online_step_before_learning),
             statistics=EpisodeStatistics(config.actor.evaluate_episodes, by_return=not config.judges_success),
             server=server,
@@ -194,7 +219,7 @@ def build_learner(
     updates = config.policy.utd_ratio * max(0, config.policy.online_steps - config.policy.online_step_before_learning) - governor.updates
     choose_for_run(config, run, agent, architecture, updates=updates)
     learner.best.point = _saved_best(run)
-    learner.intake.replay(server.replay_journal, is_exact=agent.device.type == "cpu")
+    learner.intake.replay(server.replay_journal, is_exact=agent.device.type == "cpu", lost=lost)
     if checkpoint is not None:
         logger.info(
             "Continuing %s from %s: %d environment steps, %d updates, and %d steps of the journal",

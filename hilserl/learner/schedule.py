@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import struct
+import threading
 import zlib
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -57,6 +59,7 @@ class Schedule:
         self.moments: list[Moment] = []
         self.generation = 0
         self.lost_tail: str | None = None
+        self._lock = threading.Lock()  # the saver's thread trims, the loop appends
         file.parent.mkdir(parents=True, exist_ok=True)
         existed = file.exists()
         self._descriptor: int | None = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -82,12 +85,13 @@ class Schedule:
 
     def append(self, moment: Moment) -> None:
         """Note a moment; it survives this process once this returns."""
-        if self._descriptor is None:
-            return
         body = _ENTRY.pack(moment.log_seq, moment.updates, self.generation)
         try:
-            if os.write(self._descriptor, body + _CRC.pack(zlib.crc32(body))) != _BYTES:
-                raise OSError("a short write: the disk is full")
+            with self._lock:
+                if self._descriptor is None:
+                    return
+                if os.write(self._descriptor, body + _CRC.pack(zlib.crc32(body))) != _BYTES:
+                    raise OSError("a short write: the disk is full")
         except OSError as error:
             # A gap would be taken for the truth: without the file, a resume knows that it cannot be exact.
             self.close()
@@ -111,18 +115,58 @@ class Schedule:
             os.ftruncate(self._descriptor, len(kept) * _BYTES)
         self.moments = kept
 
+    def trim(self, log_seq: int) -> None:
+        """Forget the moments up to that of record `log_seq`, which no checkpoint needs; may be called from another thread.
+
+        Done only where it halves the file: the file stays below twice what is needed.
+
+        Raises:
+            OSError: It could not be written; everything is kept.
+        """
+        with self._lock:
+            if self._descriptor is None:
+                return
+            size = os.fstat(self._descriptor).st_size // _BYTES * _BYTES
+            data = os.pread(self._descriptor, size, 0)
+        seqs = [_ENTRY.unpack_from(data, start)[0] for start in range(0, size, _BYTES)]
+        first = max(bisect_right(seqs, log_seq) - 1, 0)  # one stays, so that an empty file means a lost one
+        if 2 * first < len(seqs):
+            return
+        temporary = self.file.with_name(f".{self.file.name}.trimmed")
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            _write_all(descriptor, data[first * _BYTES :])
+            os.fsync(descriptor)
+            with self._lock:
+                if self._descriptor is None:
+                    raise OSError("the schedule was closed")
+                _write_all(descriptor, os.pread(self._descriptor, os.fstat(self._descriptor).st_size - size, size))
+                temporary.replace(self.file)
+                os.close(self._descriptor)
+                self._descriptor = descriptor
+        except OSError:
+            os.close(descriptor)
+            temporary.unlink(missing_ok=True)
+            raise
+        fsync_directory(self.file.parent)
+
     def sync(self) -> None:
         """Make the moments so far survive a power cut; may be called from another thread."""
-        descriptor = self._descriptor
+        with self._lock:
+            descriptor = None if self._descriptor is None else os.dup(self._descriptor)
         if descriptor is not None:
-            os.fsync(descriptor)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
             fsync_directory(self.file.parent)
 
     def close(self) -> None:
         """Close the file; later moments are not noted."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
 
     @property
     def _boot_file(self) -> Path:
@@ -145,6 +189,7 @@ class JournalReplay:
         steps: Steps not yet taken in.
         evaluated_versions: Weights that the evaluations among the records were made with.
         surprise: What went otherwise than scheduled; None while nothing did.
+        missing: Records behind the checkpoint that the journal does not hold any more: damaged, or dropped.
     """
 
     def __init__(self, records: Callable[[], Iterable[ReceivedRecord]], after: int, moments: Iterable[Moment]) -> None:
@@ -152,7 +197,9 @@ class JournalReplay:
         self.surprise: str | None = None
         self.evaluated_versions: set[int] = set()
         self.last_log_seq = after
+        self.missing = 0
         for received in records():
+            self.missing += received.log_seq - self.last_log_seq - 1
             self.last_log_seq = received.log_seq
             if isinstance(received.record, Step):
                 self.steps += 1
@@ -191,6 +238,11 @@ class JournalReplay:
                 yield received, moment is not None
             if moment is not None:
                 return  # its steps may owe updates that come before the next moment
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 def _boot() -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from hilserl.learner.actors import ActorStatistics
 from hilserl.link.messages import EpisodeReport
 
 
@@ -92,22 +93,37 @@ class EpisodeStatistics:
 
     def __post_init__(self) -> None:
         self._recent: deque[EpisodeReport] = deque(maxlen=self.window)
-        self._pending: dict[int, list[EpisodeReport]] = {}
+        self._pending: dict[str, list[EpisodeReport]] = {}  # by actor
+        self.actors = ActorStatistics(by_return=self.by_return)
 
-    def add(self, report: EpisodeReport) -> EvaluationPoint | None:
-        """Take one episode; return an evaluation when this one completed it."""
+    @property
+    def pending_versions(self) -> set[int]:
+        """Weights that an actor is evaluating now."""
+        return {reports[0].weights_version for reports in self._pending.values()}
+
+    def add(self, report: EpisodeReport, actor_id: str = "", environment_steps: int | None = None) -> EvaluationPoint | None:
+        """Take one episode; return an evaluation when this one completed it.
+
+        Args:
+            report: Of the episode.
+            actor_id: Who played it.
+            environment_steps: Of all actors together; where there are several, an evaluation counts as made now.
+        """
+        self.actors.add_episode(actor_id, report)
         if not report.evaluation:
             self.training_episodes += 1
             self._recent.append(report)
             return None
-        reports = self._pending.setdefault(report.environment_steps, [])
+        reports = self._pending.setdefault(actor_id, [])
+        if reports and not _go_together(reports, report):  # that evaluation was interrupted
+            reports.clear()
         reports.append(report)
         if len(reports) < self.evaluate_episodes:
             return None
-        del self._pending[report.environment_steps]
+        del self._pending[actor_id]
+        at = report.environment_steps if environment_steps is None or len(self.actors) == 1 else environment_steps
         successes = sum(r.is_success for r in reports)
-        mean_return = _mean(r.return_ for r in reports)
-        point = EvaluationPoint(report.environment_steps, report.weights_version, successes, len(reports), mean_return, self.by_return)
+        point = EvaluationPoint(at, report.weights_version, successes, len(reports), _mean(r.return_ for r in reports), self.by_return)
         self.evaluations.append(point)
         return point
 
@@ -117,7 +133,8 @@ class EpisodeStatistics:
             "evaluations": [asdict(point) for point in self.evaluations],
             "training_episodes": self.training_episodes,
             "recent": [asdict(report) for report in self._recent],
-            "pending": {str(at): [asdict(report) for report in reports] for at, reports in self._pending.items()},
+            "pending": {actor: [asdict(report) for report in reports] for actor, reports in self._pending.items()},
+            "actors": self.actors.state(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -126,7 +143,8 @@ class EpisodeStatistics:
         self.training_episodes = int(state["training_episodes"])
         self._recent.clear()
         self._recent.extend(EpisodeReport(**report) for report in state["recent"])
-        self._pending = {int(at): [EpisodeReport(**report) for report in reports] for at, reports in state["pending"].items()}
+        self._pending = {actor: [EpisodeReport(**report) for report in reports] for actor, reports in state["pending"].items()}
+        self.actors.load_state(state.get("actors", {}))
 
     def metrics(self) -> dict[str, float]:
         """Return the rolling means, empty before the first episode.
@@ -146,7 +164,20 @@ class EpisodeStatistics:
         }
         if alone and not self.by_return:
             values["episode/success_autonomous"] = _mean(r.is_success for r in alone)
+        if paced := [r for r in recent if r.longest_period_s]:
+            values |= {
+                "control/late_share": sum(r.late_steps for r in paced) / max(1, sum(r.length for r in paced)),
+                "control/longest_period_ms": 1e3 * max(r.longest_period_s for r in paced),
+                "control/observation_age_ms": 1e3 * max(r.observation_age_s for r in paced),
+            }
         return values
+
+
+def _go_together(reports: Sequence[EpisodeReport], report: EpisodeReport) -> bool:
+    """Whether an episode belongs to the same evaluation, by the same weights, and is not one of its episodes once more."""
+    first = reports[0]
+    is_same = (first.environment_steps, first.weights_version) == (report.environment_steps, report.weights_version)
+    return is_same and all(earlier.episode != report.episode for earlier in reports)
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -26,13 +27,23 @@ _TOKEN = re.compile(r"[\x21-\x7e]{16,512}")
 def create_token(file: Path) -> str:
     """Write a new random token to `file`, readable by its owner only, and return it."""
     token = secrets.token_urlsafe(32)
+    write_secret(file, f"{token}\n".encode())
+    return token
+
+
+def write_secret(file: Path, content: bytes) -> None:
+    """Replace `file` by `content`, atomically; nobody else can read it at any moment.
+
+    Raises:
+        CacheError: The disk is full.
+    """
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as handle:
-            handle.write(token + "\n")
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(content)
             handle.flush()
             os.fsync(descriptor)
         temporary.replace(file)
@@ -40,7 +51,18 @@ def create_token(file: Path) -> str:
         temporary.unlink(missing_ok=True)
         raise disk_error(error, file.parent) from error
     fsync_directory(file.parent)
-    return token
+
+
+def require_private(file: Path, what: str) -> None:
+    """Refuse a secret that other users of this machine can read.
+
+    Raises:
+        TransportError: They can; names the remedy.
+        FileNotFoundError: There is no such file.
+    """
+    mode = file.stat().st_mode
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise TransportError(f"{file}: other users can read the {what} (mode {stat.S_IMODE(mode):o}). Run `chmod 600 {file}`.")
 
 
 def read_token(file: Path) -> str:
@@ -53,15 +75,13 @@ def read_token(file: Path) -> str:
     if from_environment:
         return check_token(from_environment, TOKEN_VARIABLE)
     try:
-        mode = file.stat().st_mode
+        require_private(file, "link token")
         content = file.read_text().strip()
     except FileNotFoundError:
         raise TransportError(
             f"{file}: there is no link token. Start the learner first (it writes one), "
             f"copy its file here, or set {TOKEN_VARIABLE} to its content."
         ) from None
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise TransportError(f"{file}: other users can read the link token (mode {stat.S_IMODE(mode):o}). Run `chmod 600 {file}`.")
     return check_token(content, str(file))
 
 
@@ -82,11 +102,17 @@ def credentials(token: str) -> tuple[tuple[str, str], ...]:
 
 
 class TokenInterceptor(grpc.ServerInterceptor):
-    """Refuses every call without the token, before its first message is read."""
+    """Refuses every call without the token, before its first message is read.
 
-    def __init__(self, token: str) -> None:
+    Args:
+        token: What a call must carry.
+        on_refusal: Called with the peer of each call that is refused.
+    """
+
+    def __init__(self, token: str, on_refusal: Callable[[str], None]) -> None:
         self._expected = f"Bearer {token}".encode()
-        self._refusal = grpc.stream_stream_rpc_method_handler(_refuse)
+        self._on_refusal = on_refusal
+        self._refusal = grpc.stream_stream_rpc_method_handler(self._refuse)
 
     def intercept_service(self, continuation, handler_call_details):  # type: ignore[no-untyped-def]
         """Pass the call on, or answer UNAUTHENTICATED."""
@@ -96,9 +122,9 @@ class TokenInterceptor(grpc.ServerInterceptor):
             return continuation(handler_call_details)
         return self._refusal
 
-
-def _refuse(requests: object, context: grpc.ServicerContext) -> None:
-    context.abort(
-        grpc.StatusCode.UNAUTHENTICATED,
-        f"wrong or missing link token. Copy the learner's token file to this host, or set {TOKEN_VARIABLE} to its content",
-    )
+    def _refuse(self, requests: object, context: grpc.ServicerContext) -> None:
+        self._on_refusal(context.peer())
+        context.abort(
+            grpc.StatusCode.UNAUTHENTICATED,
+            f"wrong or missing link token. Copy the learner's token file to this host, or set {TOKEN_VARIABLE} to its content",
+        )

@@ -13,22 +13,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import grpc
 
 from hilserl.errors import HilserlError, TransportError
 from hilserl.link import link_pb2, link_pb2_grpc
 from hilserl.link.auth import check_token, credentials
+from hilserl.link.channel import COMPRESSION, open_channel
 from hilserl.link.codec import decode_status, encode_handshake, encode_record
+from hilserl.link.conformity import check_conformity
 from hilserl.link.journal import Journal
 from hilserl.link.messages import EpisodeReport, Handshake, LearnerStatus, Record, Step, Weights, check_name
 from hilserl.link.outbox import Delivery, Outbox
+from hilserl.link.tls import explain, load_identity
 from hilserl.link.weights_source import WeightsSource
+from hilserl.schema import FeatureSchema
 
 logger = logging.getLogger(__name__)
 
-_ENVELOPE_BYTES = 64 << 10  # what a message holds besides its records
 _REOPEN_GAP = 1 << 20
 _HEARTBEAT_S = 0.5
 _PEER_TIMEOUT_S = 15.0
@@ -43,16 +46,6 @@ _FATAL = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.UNIMPLEMENTED,
 }
-_CHANNEL_OPTIONS = (
-    ("grpc.keepalive_time_ms", 5_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 5_000),  # time that one attempt to connect may take
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.enable_http_proxy", 0),
-)
 
 
 class _Session:
@@ -70,15 +63,19 @@ class LinkClient:
 
     Args:
         address: `host:port` of the learner.
-        token: The learner's token.
+        token: The learner's token; not needed with TLS.
         actor_id: Name of this actor; the same after a restart.
         robot_id: The robot it holds; one live actor per robot.
         handshake: Run, schema and architecture; compared with the learner's.
         journal_folder: Records are written to `<journal_folder>/<run_id>/<actor_id>` first.
+        schema: What every step must be; None: any step is sent.
         max_message_mb: Largest record [MiB].
+        tls: Both sides show a certificate, this one that of `certificates_folder()`.
+        compression: Of what is sent: `none`, `deflate` or `gzip`.
+        keep_journal: Keep in the journal what the learner has acknowledged, too.
 
     Raises:
-        TransportError: A name or the token is malformed, or the journal is in use.
+        TransportError: A name or the token is malformed, the journal is in use, or this host's certificate is missing or of no use.
         CacheError: The disk is full.
     """
 
@@ -86,23 +83,31 @@ class LinkClient:
         self,
         address: str,
         *,
-        token: str,
         actor_id: str,
         robot_id: str,
         handshake: Handshake,
         journal_folder: Path,
+        token: str | None = None,
+        schema: FeatureSchema | None = None,
         max_message_mb: int = 32,
+        tls: bool = False,
+        compression: Literal["none", "deflate", "gzip"] = "none",
+        keep_journal: bool = False,
     ) -> None:
         self._address = address
-        self._metadata = credentials(check_token(token, "The actor's link"))
+        self._identity = load_identity("actor") if tls else None
+        self._metadata = () if tls else credentials(check_token(token or "", "The actor's link"))
+        self._compression = COMPRESSION[compression]
+        self._schema = schema
         self._actor_id, self._robot_id = check_name(actor_id, "actor_id"), check_name(robot_id, "robot_id")
         self._handshake = handshake
         self._max_record_bytes = max_message_mb << 20
         run_id = check_name(handshake.run_id, "run_id")
         journal = Journal(journal_folder / run_id / actor_id, label=run_id, reopen_gap=_REOPEN_GAP)
-        self._outbox = Outbox(journal)
+        self._outbox = Outbox(journal, keep=keep_journal)
         self._changed = threading.Condition()  # guards everything below
         self._status = LearnerStatus()
+        self._was_welcome = False
         self._weights: Weights | None = None
         self._fetched_version = 0  # of the newest weights received
         self._must_ask_for_weights = False
@@ -121,9 +126,7 @@ class LinkClient:
             TransportError: The learner refused this actor, or did not answer in time.
         """
         if self._channel is None:
-            limit = self._max_record_bytes + _ENVELOPE_BYTES
-            options = (*_CHANNEL_OPTIONS, ("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", limit))
-            self._channel = grpc.insecure_channel(self._address, options=options)
+            self._channel = open_channel(self._address, self._identity, self._max_record_bytes)
             self._stub = link_pb2_grpc.LinkStub(self._channel)
             self._weights_source = WeightsSource(self._stub, self._metadata, self._handshake, self._address)
             for name, work in (
@@ -227,6 +230,8 @@ class LinkClient:
 
     def _send(self, record: Record) -> None:
         self._raise_if_failed()
+        if self._schema is not None:
+            check_conformity(record, self._schema)
         payload = encode_record(record)
         if len(payload) > self._max_record_bytes:
             raise TransportError(
@@ -282,20 +287,33 @@ class LinkClient:
             if session.delivery is not None:
                 backoff_s, next_report = _FIRST_BACKOFF_S, 0.0
             if not self._closing.is_set() and time.monotonic() >= next_report:
+                reason = self._explained(reason)
                 logger.warning("No stream to the learner at %s (%s). Records wait on disk; trying again.", self._address, reason)
                 next_report = time.monotonic() + _REPORT_EVERY_S
             # Half of the wait is random, so that actors do not come back all at once.
             self._closing.wait(backoff_s * random.uniform(0.5, 1.0))
             backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
 
+    def _explained(self, reason: str) -> str:
+        """Say it better where certificates are the reason; before the first welcome that is final, because it never gets better alone.
+
+        Raises:
+            TransportError: It is final.
+        """
+        if self._identity is None or not (why := explain(self._address, self._identity)):
+            return reason
+        if not self._was_welcome:
+            raise TransportError(f"The actor cannot connect to the learner at {self._address}: {why}.")
+        return why
+
     def _converse(self, session: _Session) -> None:
-        session.call = self._stub.Stream(self._outgoing(session), metadata=self._metadata)
+        session.call = self._stub.Stream(self._outgoing(session), metadata=self._metadata, compression=self._compression)
         with self._changed:
             self._session = session
         for message in session.call:
             session.last_heard = time.monotonic()
-            if message.WhichOneof("kind") == "welcome":
-                welcome = message.welcome
+            if message.WhichOneof("kind") == "welcome" and session.delivery is None:
+                welcome, self._was_welcome = message.welcome, True
                 self._max_record_bytes = min(self._max_record_bytes, welcome.max_message_bytes)
                 session.delivery = self._outbox.begin(welcome.durable_seq)
                 logger.info("Connected to the learner at %s; it has records up to %d.", self._address, welcome.durable_seq)

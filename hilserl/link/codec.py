@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 
 from hilserl.errors import TransportError
 from hilserl.link import link_pb2
+from hilserl.link.limits import MAX_COUNT, MAX_OBSERVATION_TENSORS, MAX_STATUS_TEXT, MAX_WEIGHT_TENSORS, MAX_WEIGHTS_BYTES
 from hilserl.link.messages import (
     NOTHING_FROZEN,
     EpisodeReport,
@@ -27,9 +28,8 @@ from hilserl.link.messages import (
     weights_hash,
 )
 from hilserl.link.tensors import decode_named, decode_tensor, encode_named, encode_tensor
+from hilserl.link.wire import ACTOR_MESSAGE, RECORD, WEIGHTS, Shape, check_shape
 
-MAX_OBSERVATION_TENSORS = 64
-MAX_WEIGHT_TENSORS = 10_000
 _PHASE_CODES = {phase: link_pb2.LearnerStatus.Phase.Value(phase.upper()) for phase in get_args(Phase)}
 _PHASES = {code: phase for phase, code in _PHASE_CODES.items()}
 
@@ -53,6 +53,7 @@ def encode_record(record: Record) -> bytes:
         if record.final_observation is not None:
             encode_named(record.final_observation, step.final_observation)
     else:
+        _check_report(record)
         report = message.episode
         report.episode, report.episode_return, report.length = record.episode, record.return_, record.length
         report.is_success, report.evaluation = bool(record.is_success), bool(record.evaluation)
@@ -61,7 +62,8 @@ def encode_record(record: Record) -> bytes:
             record.seconds,
             record.weights_version,
         )
-        report.environment_steps = record.environment_steps
+        report.environment_steps, report.late_steps = record.environment_steps, record.late_steps
+        report.longest_period_s, report.observation_age_s = record.longest_period_s, record.observation_age_s
     payload: bytes = message.SerializeToString()
     return payload
 
@@ -72,7 +74,7 @@ def decode_record(payload: bytes) -> Record:
     Raises:
         TransportError: Not a record, or one that must not be learned from.
     """
-    message = parse(link_pb2.Record, payload)
+    message = parse(link_pb2.Record, payload, RECORD)
     kind = message.WhichOneof("kind")
     if kind == "step":
         step = message.step
@@ -92,7 +94,7 @@ def decode_record(payload: bytes) -> Record:
         return record
     if kind == "episode":
         report = message.episode
-        return EpisodeReport(
+        received = EpisodeReport(
             episode=report.episode,
             return_=report.episode_return,
             length=report.length,
@@ -102,12 +104,18 @@ def decode_record(payload: bytes) -> Record:
             evaluation=report.evaluation,
             weights_version=report.weights_version,
             environment_steps=report.environment_steps,
+            late_steps=report.late_steps,
+            longest_period_s=report.longest_period_s,
+            observation_age_s=report.observation_age_s,
         )
+        _check_report(received)
+        return received
     raise TransportError("A received record is neither a step nor an episode. The sender speaks another protocol.")
 
 
 def _check_step(step: Step) -> None:
     where = f"Episode {step.episode} step {step.step}"
+    _check_counts(where, step.episode, step.step)
     action = step.action
     if action.dtype != np.float32 or action.ndim != 1:
         raise TransportError(f"{where}: the action has dtype {action.dtype} and shape {action.shape}; it must be float32 of shape (A,).")
@@ -129,6 +137,20 @@ def _check_step(step: Step) -> None:
         )
 
 
+def _check_report(report: EpisodeReport) -> None:
+    where = f"The report of episode {report.episode}"
+    counts = (report.length, report.intervention_steps, report.weights_version, report.environment_steps, report.late_steps)
+    _check_counts(where, report.episode, *counts)
+    numbers = (report.return_, report.seconds, report.longest_period_s, report.observation_age_s)
+    if not all(map(math.isfinite, numbers)):
+        raise TransportError(f"{where} has a number that is not finite: return {report.return_}, times {numbers[1:]} s.")
+
+
+def _check_counts(where: str, *counts: int) -> None:
+    if not all(0 <= count <= MAX_COUNT for count in counts):
+        raise TransportError(f"{where}: a number is below 0 or above {MAX_COUNT}: {counts}.")
+
+
 def encode_status(status: LearnerStatus) -> link_pb2.LearnerStatus:
     """Return the wire form of the learner's status."""
     return link_pb2.LearnerStatus(
@@ -138,7 +160,7 @@ def encode_status(status: LearnerStatus) -> link_pb2.LearnerStatus:
         environment_steps=status.environment_steps,
         updates=status.updates,
         weights_version=status.weights_version,
-        message=status.message,
+        message=status.message[:MAX_STATUS_TEXT],
     )
 
 
@@ -146,8 +168,10 @@ def decode_status(message: link_pb2.LearnerStatus) -> LearnerStatus:
     """Return the learner's status.
 
     Raises:
-        TransportError: A phase that this version does not know.
+        TransportError: A phase that this version does not know, or a text longer than any.
     """
+    if len(message.message) > MAX_STATUS_TEXT:
+        raise TransportError(f"The learner's status has a text of {len(message.message)} characters, at most {MAX_STATUS_TEXT} are read.")
     if message.phase not in _PHASES:
         raise TransportError(f"The learner reports the unknown phase {message.phase}. Install the same hilserl on both hosts.")
     return LearnerStatus(
@@ -207,11 +231,11 @@ def decode_weights(payload: bytes, handshake: Handshake, known: FrozenTensors = 
         TransportError: Damaged, for another architecture or schema than `handshake`'s, or without
             frozen tensors that are not `known`.
     """
-    message = parse(link_pb2.Weights, payload)
+    message = parse(link_pb2.Weights, payload, WEIGHTS)
     theirs = (message.architecture_hash, message.schema_hash)
     if theirs != (handshake.architecture_hash, handshake.schema_hash):
         raise TransportError(
-            f"Weights version {message.version} are for architecture and schema {theirs}, this actor has "
+            f"Weights version {message.version} are for architecture and schema {_short(*theirs)}, this actor has "
             f"{(handshake.architecture_hash, handshake.schema_hash)}. Start both with the same configuration."
         )
     frozen = _decode_frozen(message, known)
@@ -225,15 +249,21 @@ def _decode_frozen(message: link_pb2.Weights, known: FrozenTensors) -> FrozenTen
     if message.frozen_hash and not message.frozen:
         if message.frozen_hash != known.content_hash:
             raise TransportError(
-                f"Weights version {message.version} came without their frozen tensors, hash {message.frozen_hash}; "
+                f"Weights version {message.version} came without their frozen tensors, hash {message.frozen_hash[:64]}; "
                 f"this actor has {known.content_hash or 'none'}."
             )
         return known
     tensors = decode_named(message.frozen, what="set of frozen weights", limit=MAX_WEIGHT_TENSORS)
+    size = sum(array.nbytes for array in tensors.values())
     for name, source in message.frozen_copies.items():
         if name in tensors or source not in tensors or len(tensors) >= MAX_WEIGHT_TENSORS:
             raise TransportError(f"Weights version {message.version}: the frozen `{name[:200]}` cannot be a copy of `{source[:200]}`.")
         tensors[name] = tensors[source]
+        size += tensors[source].nbytes
+        if size > MAX_WEIGHTS_BYTES:  # a copy costs nothing on the wire, and as much to hash as any other
+            raise TransportError(
+                f"Weights version {message.version}: the frozen tensors have more than {MAX_WEIGHTS_BYTES} bytes; refused."
+            )
     frozen = FrozenTensors.create(tensors)
     _check_hash(message.version, "frozen tensors", frozen.content_hash, message.frozen_hash)
     return frozen
@@ -242,8 +272,12 @@ def _decode_frozen(message: link_pb2.Weights, known: FrozenTensors) -> FrozenTen
 def _check_hash(version: int, what: str, found: str, announced: str) -> None:
     if found != announced:
         raise TransportError(
-            f"Weights version {version}: the {what} have the hash `{found}`, `{announced}` was announced: damaged on the way."
+            f"Weights version {version}: the {what} have the hash `{found}`, `{announced[:64]}` was announced: damaged on the way."
         )
+
+
+def _short(*texts: str) -> tuple[str, ...]:
+    return tuple(text[:64] for text in texts)
 
 
 def encode_handshake(handshake: Handshake) -> link_pb2.Handshake:
@@ -261,12 +295,28 @@ def decode_handshake(message: link_pb2.Handshake) -> Handshake:
     return Handshake(message.run_id, message.schema_hash, message.architecture_hash, message.protocol_version)
 
 
-def parse(kind: type[Message], payload: bytes) -> Message:
+def decode_actor_message(payload: bytes) -> link_pb2.ActorMessage:
+    """Parse one message of an actor's stream; its records are still bytes.
+
+    Raises:
+        TransportError: Not a message, or one with more records than are taken at once.
+    """
+    return parse(link_pb2.ActorMessage, payload, ACTOR_MESSAGE)
+
+
+def parse(kind: type[Message], payload: bytes, shape: Shape | None = None) -> Message:
     """Parse protobuf bytes.
+
+    Args:
+        kind: Of message.
+        payload: Its bytes.
+        shape: What is looked at first, where they come from a peer.
 
     Raises:
         TransportError: They are not a message of this kind.
     """
+    if shape is not None:
+        check_shape(payload, shape)
     try:
         return kind.FromString(payload)
     except DecodeError as error:

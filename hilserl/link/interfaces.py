@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from hilserl.link.ingest import ReceivedRecord
+from hilserl.link.ingest import LinkLoad, ReceivedRecord
 from hilserl.link.messages import EpisodeReport, LearnerStatus, Step, Weights
 
 
@@ -25,6 +25,15 @@ class LearnerEnd(Protocol):
 
     def live_actors(self) -> list[str]:
         """Return the actors that are connected."""
+
+    def load(self) -> LinkLoad:
+        """Return how much waits for `poll`."""
+
+    def sync_journal(self) -> None:
+        """Make everything acknowledged survive a power cut; may be called from another thread."""
+
+    def trim_journal(self, through: int) -> None:
+        """Drop what no checkpoint needs any more, up to that place in the journal; may be called from another thread."""
 
 
 class ActorEnd(Protocol):

@@ -63,6 +63,7 @@ class Journal:
         self._lock = threading.RLock()
         self._sync_lock = threading.Lock()
         self._unsynced: list[int] = []
+        self._has_new_file = False  # since the last sync
         self._failure: OSError | None = None
         self._closed = False
         self._lock_descriptor = _lock_folder(folder)
@@ -96,6 +97,11 @@ class Journal:
         """Number behind which the oldest record kept stands; those up to it were dropped."""
         with self._lock:
             return self._segments[0].base
+
+    def number_above(self, seq: int) -> None:
+        """Give numbers up to `seq` to no record any more: somebody has them from before the disk lost them."""
+        with self._lock:
+            self._next_seq = max(self._next_seq, seq + 1)
 
     def append(self, payload: bytes) -> int:
         """Add one record and return its number; see `append_many`."""
@@ -153,10 +159,13 @@ class Journal:
         with self._sync_lock:
             with self._lock:
                 closed_segments, self._unsynced = self._unsynced, []
+                has_new_file, self._has_new_file = self._has_new_file, False
                 active = os.dup(self._descriptor)
             try:
                 for descriptor in (*closed_segments, active):
                     os.fsync(descriptor)
+                if has_new_file:
+                    fsync_directory(self.folder)
             finally:
                 for descriptor in (*closed_segments, active):
                     os.close(descriptor)
@@ -191,6 +200,11 @@ class Journal:
             reader.close()
 
     # ------------------------------------------------------------------------------ dropping
+
+    def can_drop_through(self, seq: int) -> bool:
+        """Whether `drop_through` would delete anything."""
+        with self._lock:
+            return len(self._segments) > 1 and self._segments[1].base <= seq
 
     def drop_through(self, seq: int) -> None:
         """Delete the segments that hold nothing after record number `seq`."""
@@ -280,7 +294,7 @@ class Journal:
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise disk_error(error, self.folder) from error
-        fsync_directory(self.folder)
+        self._has_new_file = True  # its name is synced beside, not in the control loop, which may be the caller
         self._segments.append(_Segment(path, base, 0))
         return descriptor
 

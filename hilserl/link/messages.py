@@ -75,6 +75,9 @@ class EpisodeReport:
         evaluation: The policy acted deterministically; its steps were not sent for learning.
         weights_version: Newest weights the episode acted with.
         environment_steps: Steps that this actor has sent, all episodes together.
+        late_steps: Control steps that began more than a tenth of the period after their time.
+        longest_period_s: Longest time between two control steps [s]; 0: they were not paced.
+        observation_age_s: Greatest age of an observation when the action chosen from it began [s].
     """
 
     episode: int
@@ -86,6 +89,9 @@ class EpisodeReport:
     evaluation: bool
     weights_version: int
     environment_steps: int
+    late_steps: int = 0
+    longest_period_s: float = 0.0
+    observation_age_s: float = 0.0
 
 
 Record = Step | EpisodeReport

@@ -35,10 +35,16 @@ class Delivery:
 
 
 class Outbox:
-    """Records on their way from this actor to the learner; owns the journal."""
+    """Records on their way from this actor to the learner; owns the journal.
 
-    def __init__(self, journal: Journal) -> None:
+    Args:
+        journal: Where they are written first.
+        keep: Keep there what the learner has acknowledged, too.
+    """
+
+    def __init__(self, journal: Journal, *, keep: bool = False) -> None:
         self.journal = journal
+        self._keep = keep
         self._condition = threading.Condition()
         self._unsent: deque[tuple[int, int, bytes]] = deque()  # (seq, seq before it, payload)
         self._unsent_bytes = 0
@@ -123,22 +129,32 @@ class Outbox:
         return envelopes
 
     def acknowledge(self, delivery: Delivery, durable_seq: int) -> None:
-        """Note that the learner's journal has everything up to `durable_seq`."""
+        """Note that the learner's journal has everything up to `durable_seq`.
+
+        Raises:
+            TransportError: That was never sent.
+        """
         with self._condition:
+            if durable_seq > delivery.cursor:
+                raise TransportError(
+                    f"The learner acknowledges record {durable_seq}, and {delivery.cursor} is the last one sent: it is not a learner of "
+                    "this protocol. Nothing was deleted here."
+                )
             while delivery.in_flight and delivery.in_flight[0][0] <= durable_seq:
                 delivery.in_flight_bytes -= delivery.in_flight.popleft()[1]
             self._acked_seq = durable_seq
             marked_at, marked_seq = self._drop_mark
-            if time.monotonic() - marked_at > _DROP_AFTER_S:
+            if not self._keep and time.monotonic() - marked_at > _DROP_AFTER_S:
                 self.journal.drop_through(marked_seq)
                 self._drop_mark = (time.monotonic(), durable_seq)
             self._condition.notify()
 
     def close(self) -> None:
-        """Close the journal; its content goes if the learner has all of it."""
+        """Close the journal; its content goes if the learner has all of it and it is not to be kept."""
         with self._condition:
             if self.is_flushed:
-                self.journal.clear()
+                if not self._keep:
+                    self.journal.clear()
             else:
                 logger.warning(
                     "Records behind number %d are not acknowledged; they stay in %s and are sent when this actor connects again.",

@@ -16,16 +16,27 @@ import grpc
 
 from hilserl.config.models import LinkConfig
 from hilserl.errors import TransportError
-from hilserl.link import link_pb2_grpc
+from hilserl.link import limits
 from hilserl.link.auth import TokenInterceptor, check_token
 from hilserl.link.codec import encode_frozen, encode_weights
-from hilserl.link.ingest import Ingest, ReceivedRecord
+from hilserl.link.ingest import Ingest, LinkLoad, ReceivedRecord
 from hilserl.link.leases import Leases
 from hilserl.link.messages import FrozenTensors, Handshake, LearnerStatus, Weights, check_name, weights_hash
-from hilserl.link.service import MAX_ACTORS, Board, DaemonThreads, LinkServicer, PublishedWeights
+from hilserl.link.service import Board, DaemonThreads, LinkServicer, PublishedWeights
+from hilserl.link.tls import load_identity, require_name, server_credentials
+from hilserl.link.watch import ConnectionWatch, Refusals
+from hilserl.schema import FeatureSchema
 
-ENVELOPE_BYTES = 64 << 10  # what a message holds besides its records
 _KEEPALIVE_MS = 5_000
+_EVERYWHERE = ("0.0.0.0", "::")
+_LIMITS = (
+    ("grpc.max_allowed_incoming_connections", limits.MAX_CONNECTIONS),
+    ("grpc.max_concurrent_streams", limits.MAX_CALLS_PER_CONNECTION),
+    ("grpc.max_metadata_size", limits.MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", limits.MAX_METADATA_BYTES),
+    ("grpc.server_handshake_timeout_ms", int(1e3 * limits.HANDSHAKE_TIMEOUT_S)),
+    ("grpc.max_connection_idle_ms", int(1e3 * limits.IDLE_CONNECTION_S)),
+)
 
 
 class LinkServer:
@@ -35,16 +46,17 @@ class LinkServer:
     `replay_journal`, then calls `start`.
 
     Args:
-        config: Where to listen, and the largest message.
-        token: What an actor must show.
+        config: Where to listen, with or without TLS, and the largest message.
+        token: What an actor must show; not needed with TLS.
         handshake: What an actor must have in common with this learner.
+        schema: What its steps must be; None: any step is taken.
         journal_folder: The learner's durable log of everything it acknowledged.
         max_queued_records: Back-pressure starts here; records wait on the actors' disks.
         max_queued_bytes: Or here.
         lease_timeout_s: An actor silent for longer gives way to another on its robot [s].
 
     Raises:
-        TransportError: The journal is in use, or belongs to another run.
+        TransportError: The journal is in use, or belongs to another run; the token or this host's certificate is missing or of no use.
         CacheError: The disk is full.
     """
 
@@ -52,8 +64,9 @@ class LinkServer:
         self,
         config: LinkConfig,
         *,
-        token: str,
         handshake: Handshake,
+        token: str | None = None,
+        schema: FeatureSchema | None = None,
         journal_folder: Path,
         max_queued_records: int = 2048,
         max_queued_bytes: int = 128 << 20,
@@ -61,30 +74,39 @@ class LinkServer:
     ) -> None:
         check_name(handshake.run_id, "run_id")
         self._config = config
-        self._token = check_token(token, "The learner's link")
+        self._identity = load_identity("learner") if config.tls else None
+        self._token = "" if config.tls else check_token(token or "", "The learner's link")
         self._ingest = Ingest(journal_folder, label=handshake.run_id, max_records=max_queued_records, max_bytes=max_queued_bytes)
         self._leases = Leases(lease_timeout_s)
         self._board = Board()
-        self._handshake = handshake
+        self._handshake, self._schema = handshake, schema
         self._server: grpc.Server | None = None
+        self._watch: ConnectionWatch | None = None
 
-    def start(self) -> str:
-        """Listen, and return the address as `host:port`.
+    def start(self, port: int | None = None) -> str:
+        """Listen, and return the address that an actor is to be given, as `host:port`.
+
+        Args:
+            port: In place of the configuration's.
 
         Raises:
-            TransportError: The address is not on this machine's loopback, or the port is taken.
+            TransportError: The address is not on this machine's loopback, and there is no TLS; the certificate does not
+                vouch for the address that actors are given; or the port is taken.
         """
-        host, port = self._config.host, self._config.port
-        _refuse_beyond_loopback(host)
+        host, port = self._config.host, self._config.port if port is None else port
+        advertised = self._advertised(host)
         _refuse_taken_port(host, port)
+        refusals = Refusals()
+        watch = ConnectionWatch(refusals)
         max_record_bytes = self._config.max_message_mb << 20
         server = grpc.server(
             DaemonThreads(),
-            interceptors=(TokenInterceptor(self._token),),
-            maximum_concurrent_rpcs=2 * MAX_ACTORS,
+            interceptors=() if self._identity else (TokenInterceptor(self._token, watch.refused_token),),
+            maximum_concurrent_rpcs=limits.MAX_CALLS,
             options=(
+                *_LIMITS,
                 ("grpc.so_reuseport", 0),  # else a second learner would bind the same port and share the calls
-                ("grpc.max_receive_message_length", max_record_bytes + ENVELOPE_BYTES),
+                ("grpc.max_receive_message_length", max_record_bytes + limits.ENVELOPE_BYTES),
                 ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
                 ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
@@ -92,15 +114,42 @@ class LinkServer:
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
             ),
         )
-        servicer = LinkServicer(self._handshake, self._ingest, self._leases, self._board, max_record_bytes)
-        link_pb2_grpc.add_LinkServicer_to_server(servicer, server)
+        where = f"{_bracketed(host)}:{port}"
         try:
-            bound_port = server.add_insecure_port(f"{_bracketed(host)}:{port}")
+            if self._identity:
+                bound_port = server.add_secure_port(where, server_credentials(self._identity))
+            else:
+                bound_port = server.add_insecure_port(where)
         except RuntimeError as error:
             raise _taken(host, port) from error
+        servicer = LinkServicer(
+            self._handshake, self._schema, self._ingest, self._leases, self._board, watch, refusals,
+            max_record_bytes=max_record_bytes, tls=self._identity is not None,
+        )  # fmt: skip
+        server.add_generic_rpc_handlers((servicer.handlers(),))
         server.start()
-        self._server = server
-        return f"{_bracketed(host)}:{bound_port}"
+        watch.start(bound_port)
+        self._server, self._watch = server, watch
+        return f"{_bracketed(advertised)}:{bound_port}"
+
+    def _advertised(self, host: str) -> str:
+        """Return the name under which actors reach this learner.
+
+        Raises:
+            TransportError: Nobody would reach it under that name, or anybody would reach it without TLS.
+        """
+        advertised = self._config.advertise or host
+        if self._identity is None:
+            for setting, name in (("link.host", host), ("link.advertise", advertised)):
+                _refuse_beyond_loopback(setting, name)
+        elif advertised in _EVERYWHERE:
+            raise TransportError(
+                f"`link.host` is {host}, every address of this machine. Set `link.advertise` to the one that robot hosts connect to: "
+                f"its certificate is for {', '.join(self._identity.names)}."
+            )
+        else:
+            require_name(self._identity, advertised)
+        return advertised
 
     def poll(self, timeout_s: float) -> list[ReceivedRecord]:
         """Return everything received since the last call, waiting up to `timeout_s` for the first.
@@ -120,6 +169,23 @@ class LinkServer:
             after: `log_seq` of the last record that the caller's checkpoint covers.
         """
         return self._ingest.replay(after)
+
+    def sync_journal(self) -> None:
+        """Make everything acknowledged survive a power cut: before a checkpoint says that it covers it."""
+        self._ingest.sync()
+
+    def trim_journal(self, through: int) -> None:
+        """Drop what no checkpoint needs any more, up to place `through`; nothing with `link.keep_journals`.
+
+        Raises:
+            CacheError: The disk is full; nothing was dropped.
+        """
+        if not self._config.keep_journals:
+            self._ingest.drop_through(through)
+
+    def load(self) -> LinkLoad:
+        """Return how much waits for `poll`."""
+        return self._ingest.load()
 
     def publish_weights(self, weights: Weights) -> None:
         """Offer new weights to every actor; copies them, so the trained tensors may change afterwards.
@@ -167,6 +233,9 @@ class LinkServer:
         if self._server is not None:
             self._server.stop(grace_s).wait()
             self._server = None
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
         self._ingest.close()
 
     def __enter__(self) -> Self:
@@ -176,15 +245,15 @@ class LinkServer:
         self.stop()
 
 
-def _refuse_beyond_loopback(host: str) -> None:
+def _refuse_beyond_loopback(setting: str, host: str) -> None:
     try:
         is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         is_loopback = False
     if not is_loopback:
         raise TransportError(
-            f"`link.host` is {host!r}: the link listens on loopback (127.0.0.1, ::1, localhost) only, because it has no TLS yet. "
-            "For an actor on another host, keep 127.0.0.1 and forward the port through `ssh -L`."
+            f"`{setting}` is {host!r}: without TLS the link stays on loopback (127.0.0.1, ::1, localhost), because anybody on the network "
+            "could read and change what crosses it. Run `hilserl certificates create` and set `link.tls: true`; docs/link.md says how."
         )
 
 

@@ -15,10 +15,7 @@ import numpy as np
 
 from hilserl.errors import TransportError
 from hilserl.link import link_pb2
-
-MAX_DIMENSIONS = 8
-MAX_NAME_LENGTH = 200
-_MAX_EXTENT = 2**31
+from hilserl.link.limits import MAX_DIMENSIONS, MAX_EXTENT, MAX_TENSOR_NAME
 
 _DTYPES = {
     link_pb2.BOOL: np.dtype(np.bool_),
@@ -68,12 +65,16 @@ def decode_tensor(message: link_pb2.Tensor) -> np.ndarray:
     dtype = _DTYPES.get(message.dtype)
     if dtype is None:
         raise TransportError(f"{_quoted(message.name)}a received tensor has the unknown dtype code {message.dtype}.")
+    if len(message.shape) > MAX_DIMENSIONS:
+        raise TransportError(
+            f"{_quoted(message.name)}a received tensor has {len(message.shape)} dimensions, at most {MAX_DIMENSIONS} are read."
+        )
     shape = tuple(message.shape)
-    if len(shape) > MAX_DIMENSIONS or any(extent > _MAX_EXTENT for extent in shape):
+    if any(extent > MAX_EXTENT for extent in shape):
         raise TransportError(f"{_quoted(message.name)}a received tensor has the impossible shape {shape}.")
     data = message.data
     size = math.prod(shape)
-    if size * dtype.itemsize != len(data) or math.prod(max(1, extent) for extent in shape) > _MAX_EXTENT:
+    if size * dtype.itemsize != len(data) or math.prod(max(1, extent) for extent in shape) > MAX_EXTENT:
         raise TransportError(
             f"{_quoted(message.name)}a received tensor of dtype {dtype} and shape {shape} needs {size * dtype.itemsize} bytes, "
             f"{len(data)} came. The sender is damaged or speaks another protocol."
@@ -103,8 +104,8 @@ def decode_named(messages: Iterable[link_pb2.Tensor], *, what: str, limit: int) 
     arrays: dict[str, np.ndarray] = {}
     for message in messages:
         name = message.name
-        if not name or len(name) > MAX_NAME_LENGTH or name in arrays:
-            raise TransportError(f"A received {what} has a tensor with no, an overlong or a repeated name: {name[:MAX_NAME_LENGTH]!r}.")
+        if not name or len(name) > MAX_TENSOR_NAME or name in arrays:
+            raise TransportError(f"A received {what} has a tensor with no, an overlong or a repeated name: {name[:MAX_TENSOR_NAME]!r}.")
         if len(arrays) >= limit:
             raise TransportError(f"A received {what} has more than {limit} tensors.")
         arrays[name] = decode_tensor(message)
@@ -112,4 +113,4 @@ def decode_named(messages: Iterable[link_pb2.Tensor], *, what: str, limit: int) 
 
 
 def _quoted(name: str) -> str:
-    return f"`{name[:MAX_NAME_LENGTH]}`: " if name else ""
+    return f"`{name[:MAX_TENSOR_NAME]}`: " if name else ""

@@ -7,11 +7,11 @@ import logging
 from hilserl.errors import TransportError
 from hilserl.link import link_pb2, link_pb2_grpc
 from hilserl.link.codec import decode_weights
+from hilserl.link.limits import MAX_WEIGHTS_BYTES
 from hilserl.link.messages import NOTHING_FROZEN, Handshake, Weights
 
 logger = logging.getLogger(__name__)
 
-MAX_WEIGHTS_BYTES = 1 << 30
 _DEADLINE_S = 60.0
 
 

@@ -10,7 +10,7 @@ import copy
 import datetime as dt
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,10 @@ class DeploymentPlan:
     def modules(self) -> tuple[str, ...]:
         """The flows' files as importable module names."""
         return tuple(dict.fromkeys(entry.partition(":")[0].removesuffix(".py").replace("/", ".") for entry in self.entrypoints))
+
+    def without_robots(self) -> DeploymentPlan:
+        """Return what belongs on a learner's host whose robots are driven by other hosts."""
+        return replace(self, queues={pool: queue for pool, queue in self.queues.items() if pool != ROBOT_POOL})
 
 
 def read_plan(path: Path, robot_host: str) -> DeploymentPlan:
@@ -92,9 +96,15 @@ def create_pools(api_url: str, plan: DeploymentPlan) -> None:
 
     No pool is made the default: `prefect deploy -n` obeys a default pool over the file, and would
     move the actor to the learner's host.
+
+    One training at a time is the pool's limit and not the worker's: a worker with `--limit` (3.8.8) dies of a run
+    that is retried before it has done with the attempt that crashed. The robot's pool has none: its own lock
+    refuses a second actor, which a limit would queue.
     """
     for pool, queue in plan.queues.items():
         rest.call("POST", f"{api_url}/work_pools/", {"name": pool, "type": "process"}, accept=(409,))
+        if pool != ROBOT_POOL and rest.call("GET", f"{api_url}/work_pools/{pool}")["concurrency_limit"] is None:
+            rest.call("PATCH", f"{api_url}/work_pools/{pool}", {"concurrency_limit": 1})
         if queue is not None:
             rest.call("POST", f"{api_url}/work_pools/{pool}/queues", {"name": queue}, accept=(409,))
 
@@ -141,19 +151,98 @@ def cancel_runs(api_url: str, plan: DeploymentPlan, message: str, timeout_s: flo
     return True
 
 
-def close_runs(api_url: str, plan: DeploymentPlan, message: str) -> int:
-    """Close the records of runs whose processes are gone; return how many.
+def close_runs(api_url: str, plan: DeploymentPlan, message: str, *, only_waiting: bool = False) -> list[dict[str, Any]]:
+    """Close the records of runs whose processes are gone; return the runs as they were.
 
-    What was waiting is cancelled, so that no arm moves unattended at the next start; what was
-    running is called crashed.
+    What was waiting is cancelled, so that no arm moves unattended at the next start, and so is what was being
+    cancelled; what was running is called crashed.
+
+    Args:
+        api_url: Address of the server's API.
+        plan: Whose pools.
+        message: Shown as the reason in the UI.
+        only_waiting: Leave alone what may run on another host.
     """
-    runs = unfinished_runs(api_url, plan)
+    runs = [run for run in unfinished_runs(api_url, plan) if not only_waiting or run["state"]["type"] == "SCHEDULED"]
     for run in runs:
-        waiting = run["state"]["type"] in ("SCHEDULED", "PENDING")
-        _set_state(api_url, run["id"], "CANCELLED" if waiting else "CRASHED", message, force=True)
+        _close(api_url, run, message)
+    return runs
+
+
+def close_lost_runs(api_url: str, pool: str, queue: str | None, worker: str, message: str) -> int:
+    """Close the records of the runs that a dead worker of this machine had started; return how many.
+
+    Where other workers take runs from the same queue, theirs cannot be told apart, and nothing is closed; the
+    training itself notices an actor that is gone.
+    """
+    workers = rest.call("POST", f"{api_url}/work_pools/{pool}/workers/filter", {}) or []
+    if queue is None and any(other["status"] == "ONLINE" and other["name"] != worker for other in workers):
+        return 0
+    filters: dict[str, Any] = {
+        "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}},
+        "work_pools": {"name": {"any_": [pool]}},
+        "work_pool_queues": {"name": {"any_": [queue or "default"]}},
+    }
+    runs = rest.call("POST", f"{api_url}/flow_runs/filter", filters | {"limit": 200})
+    for run in runs:
+        _close(api_url, run, message, waiting=("SCHEDULED",))
     return len(runs)
 
 
-def _set_state(api_url: str, run_id: str, kind: str, message: str, *, force: bool) -> None:
-    state = {"type": kind, "name": kind.capitalize(), "message": message}
+def crashed_trainings(api_url: str, plan: DeploymentPlan, since: dt.datetime) -> list[dict[str, Any]]:
+    """Return the runs on the plan's pools, but the robots', that crashed after `since`."""
+    pools = [pool for pool in plan.queues if pool != ROBOT_POOL]
+    crashed = {"state": {"type": {"any_": ["CRASHED"]}}, "end_time": {"after_": since.isoformat()}}
+    body = {"flow_runs": crashed, "work_pools": {"name": {"any_": pools}}, "limit": 200}
+    runs: list[dict[str, Any]] = rest.call("POST", f"{api_url}/flow_runs/filter", body)
+    return runs
+
+
+def has_worker_done(api_url: str, run: dict[str, Any]) -> bool:
+    """Tell whether the worker has nothing more to say about the attempt of `run` that crashed.
+
+    A worker (3.8.8) reports a crash twice: at once, and when its crash hooks have run, 10 s later and more. The second
+    report would end an attempt that was started in between.
+    """
+    done = {
+        "event": {"name": ["prefect.worker.executed-flow-run"]},
+        "related": {"id": [f"prefect.flow-run.{run['id']}"]},
+        "occurred": {"since": run["state"]["timestamp"]},
+    }
+    return bool(rest.call("POST", f"{api_url}/events/filter", {"filter": done, "limit": 1})["events"])
+
+
+def retry_run(api_url: str, run: dict[str, Any]) -> bool:
+    """Let a crashed run be started again, as the same flow run; one that was being cancelled is called cancelled instead.
+
+    Returns:
+        Whether it will be started.
+    """
+    states = rest.call("GET", f"{api_url}/flow_run_states/?flow_run_id={run['id']}")
+    before = sorted((state for state in states if state["timestamp"] <= run["state"]["timestamp"]), key=lambda state: state["timestamp"])
+    was_cancelling = len(before) > 1 and before[-2]["type"] == "CANCELLING"
+    message = run["state"]["message"] or "no message"
+    if was_cancelling:
+        _set_state(api_url, run["id"], "CANCELLED", f"It was being cancelled when it crashed: {message}", force=True)
+        return False
+    for child in _unfinished_children(api_url, run["id"]):
+        _set_state(api_url, child["id"], "CRASHED", "the run that it was a part of crashed", force=True)
+    _set_state(api_url, run["id"], "SCHEDULED", f"Started again by `hilserl up`, after: {message}", force=True, name="AwaitingRetry")
+    return True
+
+
+def _unfinished_children(api_url: str, run_id: str) -> list[dict[str, Any]]:
+    """Return the flows that ran in the process of this one."""
+    body = {"flow_runs": {"parent_flow_run_id": {"any_": [run_id]}, "state": {"type": {"any_": _UNFINISHED}}}, "limit": 200}
+    return [child for child in rest.call("POST", f"{api_url}/flow_runs/filter", body) if child["deployment_id"] is None]
+
+
+def _close(api_url: str, run: dict[str, Any], message: str, *, waiting: tuple[str, ...] = ("SCHEDULED", "PENDING")) -> None:
+    """Call a run whose process is gone cancelled where somebody wanted that or it had not begun, else crashed."""
+    kind = run["state"]["type"]
+    _set_state(api_url, run["id"], "CANCELLED" if kind in (*waiting, "CANCELLING") else "CRASHED", message, force=True)
+
+
+def _set_state(api_url: str, run_id: str, kind: str, message: str, *, force: bool, name: str | None = None) -> None:
+    state = {"type": kind, "name": name or kind.capitalize(), "message": message}
     rest.call("POST", f"{api_url}/flow_runs/{run_id}/set_state", {"state": state, "force": force})

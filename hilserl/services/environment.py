@@ -7,10 +7,12 @@ the project folder; a service must not depend on where it was started.
 from __future__ import annotations
 
 import os
+import urllib.parse
 from pathlib import Path
 
 from hilserl.errors import ServiceError
 from hilserl.files import home
+from hilserl.services.access import access_environment
 from hilserl.telemetry import SWITCHES
 
 _LEASES = "prefect.server.concurrency.lease_storage.filesystem"
@@ -50,6 +52,7 @@ def prefect_environment(api_url: str, folder: Path | None = None) -> dict[str, s
         "HILSERL_HOME": str(home()),
         "PREFECT_HOME": str(folder or prefect_home()),
         "PREFECT_API_URL": api_url,
+        **access_environment(api_url),
         "PREFECT_CLI_PROMPT": "false",
         # A restarted server keeps the slots of running actors; in memory, they die 228 s later.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": _LEASES,
@@ -58,12 +61,13 @@ def prefect_environment(api_url: str, folder: Path | None = None) -> dict[str, s
         # Our loggers also speak outside of flow runs; that is no reason for a warning.
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_RUNNER_AUTO_INSTALL_DEPENDENCIES": "false",
-        "NO_PROXY": _without_proxy("NO_PROXY"),
-        "no_proxy": _without_proxy("no_proxy"),
+        "NO_PROXY": _without_proxy("NO_PROXY", api_url),
+        "no_proxy": _without_proxy("no_proxy", api_url),
     }
 
 
-def _without_proxy(name: str) -> str:
-    """Keep a company's proxy away from this machine's own addresses."""
+def _without_proxy(name: str, api_url: str) -> str:
+    """Keep a company's proxy away from this machine's own addresses and from the server."""
     hosts = [host for host in os.environ.get(name, "").split(",") if host]
-    return ",".join([*hosts, *(local for local in ("127.0.0.1", "localhost") if local not in hosts)])
+    ours = dict.fromkeys(("127.0.0.1", "localhost", urllib.parse.urlsplit(api_url).hostname or "localhost"))
+    return ",".join([*hosts, *(host for host in ours if host not in hosts)])

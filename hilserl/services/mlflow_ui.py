@@ -44,7 +44,9 @@ class MlflowUi:
         from hilserl.tracking.store import TRAINING_VIEW
 
         name = urllib.parse.quote(self._experiment)
-        found = rest.call("GET", f"{self.url}/api/2.0/mlflow/experiments/get-by-name?experiment_name={name}", accept=(404,))
+        found = rest.call(
+            "GET", f"{self.url}/api/2.0/mlflow/experiments/get-by-name?experiment_name={name}", accept=(404,), is_prefect=False
+        )
         return f"{self.url}/#/experiments{'/' + found['experiment']['experiment_id'] if found else ''}?{TRAINING_VIEW}"
 
     def launch(self) -> None:
@@ -54,6 +56,7 @@ class MlflowUi:
             ServiceError: The port is taken.
         """
         require_mlflow_port(self.port)
+        self._creating.close()  # of a start that died
         folder = home() / "mlflow"
         folder.mkdir(parents=True, exist_ok=True)
         try:

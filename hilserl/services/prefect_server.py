@@ -14,11 +14,12 @@ from typing import Self
 
 from hilserl.errors import ServiceError
 from hilserl.files import write_json
+from hilserl.services.access import require_access
 from hilserl.services.environment import prefect_environment, prefect_home
 from hilserl.services.processes import ManagedProcess, free_port, require_free_port
 from hilserl.services.rest import answers, wait_until
 
-_HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class RunningServer:
 
 
 class PrefectServer:
-    """A Prefect server with UI on the loopback address, SQLite by default.
+    """A Prefect server with UI, SQLite by default.
 
     `launch` returns at once; Prefect needs about 8 s of one core, 17 s when the database is new.
 
@@ -56,15 +57,23 @@ class PrefectServer:
         port: TCP port; 0 takes a free one.
         folder: PREFECT_HOME; None is `<HILSERL_HOME>/prefect`.
         owner: Who starts it, for the message that another process shows.
+        host: Address of this machine to listen on; beyond loopback by HTTPS and with a secret only.
+
+    Raises:
+        ServiceError: `host` is beyond loopback, and the secret or the certificate is missing.
     """
 
-    def __init__(self, port: int = 0, folder: Path | None = None, *, owner: str = "hilserl") -> None:
-        self.port = port or free_port(_HOST)
+    def __init__(self, port: int = 0, folder: Path | None = None, *, owner: str = "hilserl", host: str = LOOPBACK) -> None:
+        tls = require_access(host)
+        self._host, self._scheme = host, "https" if tls else "http"
+        self.port = port or free_port(host)
         self.folder = (folder or prefect_home()).resolve()
         self._owner = owner
         # As `prefect server start` does, less its welcome and 0.5 s: the same app, one worker, no access log.
         app = ["--factory", "prefect.server.api.server:create_app", "--timeout-keep-alive", "5"]
-        command = [sys.executable, "-m", "uvicorn", *app, "--host", _HOST, "--port", str(self.port), "--log-level", "warning"]
+        command = [sys.executable, "-m", "uvicorn", *app, "--host", host, "--port", str(self.port), "--log-level", "warning"]
+        if tls:
+            command += ["--ssl-certfile", str(tls.certificate), "--ssl-keyfile", str(tls.key)]
         environment = (
             os.environ
             | self.environment()
@@ -75,12 +84,17 @@ class PrefectServer:
     @property
     def api_url(self) -> str:
         """Address of the API."""
-        return f"http://{_HOST}:{self.port}/api"
+        return f"{self.ui_url}/api"
 
     @property
     def ui_url(self) -> str:
         """Address of the UI."""
-        return f"http://{_HOST}:{self.port}"
+        return f"{self._scheme}://{f'[{self._host}]' if ':' in self._host else self._host}:{self.port}"
+
+    @property
+    def is_reachable_from_elsewhere(self) -> bool:
+        """Whether other hosts reach it; then it speaks HTTPS and asks for the secret."""
+        return self._scheme == "https"
 
     @property
     def pid(self) -> int:
@@ -101,7 +115,9 @@ class PrefectServer:
         lock = os.open(self.folder / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             _take(lock, self.folder)
-            require_free_port(self.port, "Prefect server", "Stop that program, or take another port: `hilserl up --prefect-port 4300`.")
+            require_free_port(
+                self.port, "Prefect server", "Stop that program, or take another port: `hilserl up --prefect-port 4300`.", self._host
+            )
             self._process.start(pass_fds=[lock])  # the kernel frees it when the server is gone, however it went
         finally:
             os.close(lock)

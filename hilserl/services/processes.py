@@ -48,12 +48,13 @@ class ManagedProcess:
         self._stopping = False
 
     def start(self, *, pass_fds: Sequence[int] = ()) -> None:
-        """Start it and return at once. The previous log is kept as `.old`.
+        """Start it, also again when it has ended, and return at once. The previous log is kept as `.old`.
 
         Args:
             pass_fds: Descriptors that stay open exactly as long as the service's tree lives (a lock).
         """
-        assert self._guard is None, f"{self.name} was started before"
+        assert not self.is_alive, f"{self.name} is running"
+        self._stopping = False
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".log.old"))

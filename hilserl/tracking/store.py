@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,9 @@ MAX_KEY_CHARS = 250
 
 # Asks the UI for runs and charts; it opens on chat traces otherwise, and says that there is no data.
 TRAINING_VIEW = "workflowType=machine_learning"
+
+# Whoever calls tries again by itself; MLflow's own seven retries of two minutes each would hold it up.
+_REQUESTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "15", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -70,6 +74,8 @@ def open_client(config: TrackingConfig) -> Any:
     Slow the first time in a process (the import) and in a folder (the database).
     """
     disable_telemetry()
+    for name, value in _REQUESTS.items():
+        os.environ.setdefault(name, value)
     # It prints a traceback of ninety lines for every statement that fails; whoever called gets the error, and tells it.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with _quiet("alembic", "mlflow.tracking", "mlflow.utils.autologging_utils"):

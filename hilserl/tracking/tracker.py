@@ -1,8 +1,9 @@
 """One run's metrics, figures and files on their way to MLflow.
 
-A training loop must never wait for a database: everything is queued and delivered by one thread,
-which also does the slow start (importing MLflow takes seconds, so does creating its database).
-A store that is down costs metrics beyond `MAX_QUEUED_METRICS`, and says so, but never the run.
+A training loop must never wait for a database, nor lose what the database did not take: everything is first
+written to the run's spool on disk, and delivered by one thread, which also does the slow start (importing
+MLflow takes seconds, so does creating its database). What is left when the process ends, or is killed, waits
+for the next process of the run, or for `hilserl deliver`.
 """
 
 from __future__ import annotations
@@ -10,40 +11,32 @@ from __future__ import annotations
 import io
 import logging
 import math
+import shutil
 import tempfile
 import threading
 import time
-from collections import Counter, deque
+import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hilserl.config.models import TrackingConfig
-from hilserl.errors import ServiceError
+from hilserl.errors import CacheError, ServiceError, TransportError
 from hilserl.progress import Progress, publish
-from hilserl.tracking.store import (
-    MAX_KEY_CHARS,
-    MAX_METRICS_PER_BATCH,
-    MAX_TAG_CHARS,
-    RunStatus,
-    find_experiment,
-    flatten,
-    log_params,
-    metric_key,
-    open_client,
-    run_url,
-    shorten,
-    shown_uri,
-    system_metrics,
-)
+from hilserl.tracking.store import MAX_TAG_CHARS, RunStatus, flatten, run_url, shorten, shown_uri, system_metrics
+
+if TYPE_CHECKING:
+    from hilserl.tracking.spool import Spool
 
 log = logging.getLogger(__name__)
 
 FLUSH_PERIOD_S = 2.0
-MAX_QUEUED_METRICS = 200_000  # about 100 MB of Python objects
-MAX_QUEUED_JOBS = 1_000
-_ATTEMPTS = 3
+_SLOWEST = 15  # periods between two attempts while the store is away
+_LOCK_S = 10.0
+_LAST_ATTEMPTS = 2  # after the end, while the store is away
 
 
 @dataclass(frozen=True)
@@ -51,9 +44,10 @@ class TrackingSummary:
     """What became of a run's tracking.
 
     Attributes:
-        run_id: MLflow's id of the run; None if there is none.
+        run_id: MLflow's id of the run; None if there is none yet.
         run_url: Where the MLflow UI shows it; None if there is none.
-        lost_metrics: Values that could not be delivered.
+        lost_metrics: Values that MLflow refused, or that neither disk nor memory had room for.
+        waiting_metrics: Values that wait on disk for `hilserl deliver` or the run's next process.
         nonfinite: Values that were NaN or infinite, by metric.
         problem: The first thing that went wrong, in words; None if nothing did.
     """
@@ -61,6 +55,7 @@ class TrackingSummary:
     run_id: str | None = None
     run_url: str | None = None
     lost_metrics: int = 0
+    waiting_metrics: int = 0
     nonfinite: Mapping[str, int] = field(default_factory=dict)
     problem: str | None = None
 
@@ -82,6 +77,11 @@ class Tracker:
 
     run_id: str | None = None
     problem: str | None = None
+
+    @property
+    def waiting(self) -> str | None:
+        """Say what waits for MLflow, and how it is delivered; None where nothing does."""
+        return None
 
     def wait_ready(self, timeout_s: float = 60.0) -> str | None:
         """Return None: there is no run."""
@@ -112,7 +112,11 @@ class NullTracker(Tracker):
 
 
 class MlflowTracker(Tracker):
-    """One MLflow run, written by a background thread. Every method returns at once but the waits."""
+    """One MLflow run, written by a background thread. Every method returns at once but the waits.
+
+    Raises:
+        ServiceError: Another process delivers what this run has to say.
+    """
 
     def __init__(
         self,
@@ -123,30 +127,35 @@ class MlflowTracker(Tracker):
         resume_run_id: str | None = None,
         on_ready: Callable[[str], None] | None = None,
         *,
+        folder: Path | None = None,
         flush_period_s: float = FLUSH_PERIOD_S,
-        max_queued_metrics: int = MAX_QUEUED_METRICS,
+        max_memory_records: int | None = None,
     ) -> None:
+        from hilserl.tracking.delivery import Delivery  # gRPC comes with the journal: not for who only wants an address
+
         self._config = config
-        self._run_name = run_name
-        self._tags = {key: str(value) for key, value in tags.items()}
-        self._params = flatten(params)
-        self._resume_run_id = resume_run_id
         self._on_ready = on_ready
-        self._flush_period_s = flush_period_s
-        self._client: Any = None
-        self._lock = threading.Lock()
-        self._metrics: deque[tuple[str, float, int, int]] = deque(maxlen=max_queued_metrics)
-        self._jobs: deque[tuple[str, Callable[[], None], int]] = deque()
+        self._period_s = flush_period_s
+        self._is_temporary = folder is None
+        self._spool = _open_spool(Path(tempfile.mkdtemp(prefix="hilserl-tracking-")) if folder is None else folder, max_memory_records)
+        self.run_id = self._spool.state.run_id
         self._nonfinite: Counter[str] = Counter()
-        self._lost = 0
-        self._last_step: dict[str, int] = {}
-        self._experiment_id: str | None = None
-        self._ready = threading.Event()
-        self._stop = threading.Event()
-        self._status: RunStatus = "FINISHED"
+        self._tried, self._stop, self._ended = threading.Event(), threading.Event(), threading.Event()
+        self._is_away = False
         self._summary: TrackingSummary | None = None
+        begin = {"id": uuid.uuid4().hex, "name": run_name, "resume": resume_run_id, "params": flatten(params)}
+        self._spool.append({"begin": begin | {"tags": {key: str(value) for key, value in tags.items()}}})
+        self._delivery = Delivery(config, self._spool, self._report, self._know_run)
         self._thread = threading.Thread(target=self._deliver, name="mlflow", daemon=True)
         self._thread.start()
+
+    @property
+    def waiting(self) -> str | None:
+        """Say what waits for MLflow, and how it is delivered; None while MLflow takes everything."""
+        waiting = self._spool.describe_waiting() if self._is_away else None
+        if waiting is None:
+            return None
+        return f"{waiting} for MLflow at {shown_uri(self._config)}: the run's next process delivers them, or `hilserl deliver`"
 
     def wait_ready(self, timeout_s: float = 60.0) -> str | None:
         """Wait until the run exists and return its id.
@@ -154,17 +163,17 @@ class MlflowTracker(Tracker):
         Raises:
             ServiceError: The store cannot be used, or did not answer in `timeout_s`.
         """
-        if not self._ready.wait(timeout_s):
+        if not self._tried.wait(timeout_s):
             raise ServiceError(
                 f"MLflow at {shown_uri(self._config)} did not answer in {timeout_s:.0f} s. Is its server up? "
                 "`tracking.enable: false` runs without it."
             )
-        if self._client is None:
+        if self.run_id is None:
             raise ServiceError(self.problem or "MLflow did not start.")
         return self.run_id
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Queue values of one step, about 1 µs each.
+        """Write values of one step to the spool, tens of microseconds.
 
         Args:
             metrics: Values by name, such as `loss/critic`.
@@ -173,16 +182,14 @@ class MlflowTracker(Tracker):
         NaN and infinity are not stored (MLflow turns infinity into 1.8e308, which flattens a plot):
         they are counted, and the count is stored as `nonfinite/<metric>`.
         """
-        now_ms = time.time_ns() // 1_000_000
-        with self._lock:
-            for key, value in metrics.items():
-                number = float(value)
-                if not math.isfinite(number):
-                    self._nonfinite[key] += 1
-                    key, number = f"nonfinite/{key}", float(self._nonfinite[key])
-                if len(self._metrics) == self._metrics.maxlen:
-                    self._lost += 1
-                self._metrics.append((key, number, now_ms, int(step)))
+        values: dict[str, float] = {}
+        for key, value in metrics.items():
+            number = float(value)
+            if not math.isfinite(number):
+                self._nonfinite[key] += 1
+                key, number = f"nonfinite/{key}", float(self._nonfinite[key])
+            values[key] = number
+        self._spool.append({"metrics": values, "ms": self._spool.now_ms(), "step": int(step)})
 
     def log_figure(self, figure: Figure, name: str) -> None:
         """Render now (the caller may close the figure), store later, as `name` (`plots/curve.png`)."""
@@ -191,12 +198,11 @@ class MlflowTracker(Tracker):
         self._log_bytes(buffer.getvalue(), name)
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """Store a file, or a folder; it must stay where it is until `finish` returned."""
+        """Store a file, or a folder; it must stay where it is until it is delivered."""
         path = Path(path)
         if not path.exists():
             raise FileNotFoundError(path)
-        upload = "log_artifacts" if path.is_dir() else "log_artifact"
-        self._enqueue(str(path), lambda: getattr(self._client, upload)(self.run_id, str(path), folder))
+        self._spool.append({"file": str(path.resolve()), "folder": folder, "attempt": 1})
 
     def log_text(self, text: str, name: str) -> None:
         """Store a text as `name` (`report.md`)."""
@@ -204,155 +210,110 @@ class MlflowTracker(Tracker):
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags of the run."""
-        shown = {key: shorten(str(value), MAX_TAG_CHARS) for key, value in tags.items()}
-
-        def send() -> None:
-            for key, value in shown.items():
-                self._client.set_tag(self.run_id, key, value)
-
-        self._enqueue(f"tags {', '.join(shown)}", send)
+        self._spool.append({"tags": {key: shorten(str(value), MAX_TAG_CHARS) for key, value in tags.items()}})
 
     def finish(self, status: RunStatus = "FINISHED", timeout_s: float = 30.0) -> TrackingSummary:
-        """Deliver what is queued, close the run, and say how it went. Calling it again changes nothing."""
+        """Deliver what waits, close the run, and say how it went. Calling it again changes nothing.
+
+        What the store does not take in `timeout_s` stays on disk, for the run's next process or `hilserl deliver`.
+        """
         if self._summary is None:
-            self._status = status
+            self._spool.append({"status": status})
             self._stop.set()
-            self._thread.join(timeout_s)
-            if self._thread.is_alive():
-                self._report(f"MLflow at {shown_uri(self._config)} did not take the rest in {timeout_s:.0f} s")
-            with self._lock:
-                lost = self._lost + len(self._metrics)
+            self._ended.wait(timeout_s)
+            self._is_away |= not self._ended.is_set()
+            waiting, lost, state = self._spool.waiting, self._spool.lost + self._delivery.refused, self._spool.state
             if lost:
                 self._report(f"{lost} metric values were not recorded")
-            url = run_url(self._config, self._experiment_id, self.run_id) if self.run_id and self._experiment_id else None
-            self._summary = TrackingSummary(self.run_id, url, lost, dict(self._nonfinite), self.problem)
+            if what := self.waiting:
+                log.warning("%s", what)
+                publish(Progress("tracking", message=what))
+                self.problem = self.problem or what
+            elif self._ended.is_set() and self._is_temporary:
+                shutil.rmtree(self._spool.folder, ignore_errors=True)
+            url = run_url(self._config, state.experiment_id, state.run_id) if state.run_id and state.experiment_id else None
+            self._summary = TrackingSummary(self.run_id, url, lost, waiting, dict(self._nonfinite), self.problem)
         return self._summary
 
     # -- the delivery thread -------------------------------------------------------------------
 
     def _deliver(self) -> None:
-        try:
-            self._open()
-        except Exception as error:
-            self._report(f"MLflow at {shown_uri(self._config)} cannot be used: {error}", error)
-            return
-        finally:
-            self._ready.set()
-        try:
-            with system_metrics(self._config, self.run_id):
-                while not self._stop.wait(self._flush_period_s):
-                    self._flush()
-                for attempt in range(_ATTEMPTS):
-                    if self._flush():
-                        break
-                    time.sleep(min(self._flush_period_s, 1.0) * attempt)
-            self._client.set_terminated(self.run_id, self._status)
-        except Exception as error:
-            self._report(f"MLflow run {self.run_id} stays `RUNNING`: {error}", error)
+        """Deliver every period, more slowly while the store is away; after the end until all is there, or twice in vain."""
+        from hilserl.tracking.delivery import Later
 
-    def _open(self) -> None:
-        client = open_client(self._config)
-        self._experiment_id = find_experiment(client, self._config)
-        run = self._find_resumed(client)
-        if run is None:
-            run = client.create_run(self._experiment_id, run_name=self._run_name)
-        else:
-            self._experiment_id = run.info.experiment_id
-            client.update_run(run.info.run_id, status="RUNNING")
-            # The store's latest value of each metric, with its step, in one query; public calls
-            # give either the value without the step or the whole history, metric by metric.
-            self._last_step = {metric.key: metric.step for metric in run.data._metric_objs}
-        self.run_id = run.info.run_id
-        if self._on_ready is not None:
-            self._on_ready(run.info.run_id)
-        params, tags = self._split_params(dict(run.data.params))
-        log_params(client, run.info.run_id, params)
-        for key, value in (self._tags | tags).items():
-            client.set_tag(run.info.run_id, key, shorten(value, MAX_TAG_CHARS))
-        self._client = client
-
-    def _find_resumed(self, client: Any) -> Any:
-        """Return the run to continue; None if there is none, or if it is gone from the store."""
-        if self._resume_run_id is None:
-            return None
-        try:
-            return client.get_run(self._resume_run_id)
-        except Exception as error:
-            if getattr(error, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            self._report(f"MLflow run {self._resume_run_id} is no longer in {shown_uri(self._config)}: a new one is begun")
-            return None
-
-    def _split_params(self, recorded: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-        """Separate what can be a parameter from what a resume changed: parameters are immutable."""
-        new = {key: value for key, value in self._params.items() if key not in recorded}
-        changed = {f"resumed_with.{key}"[:MAX_KEY_CHARS]: value for key, value in self._params.items() if recorded.get(key, value) != value}
-        return new, changed
-
-    def _flush(self) -> bool:
-        """Deliver what is queued; True if nothing is left to be tried again."""
-        return all([self._flush_metrics(), self._flush_jobs()])
-
-    def _flush_metrics(self) -> bool:
-        from mlflow.entities import Metric
-
-        while True:
-            with self._lock:
-                batch = [self._metrics.popleft() for _ in range(min(MAX_METRICS_PER_BATCH, len(self._metrics)))]
-            if not batch:
-                return True
-            fresh = [Metric(metric_key(key), *rest) for key, *rest in batch if rest[2] > self._last_step.get(metric_key(key), -1)]
-            try:
-                self._client.log_batch(self.run_id, metrics=fresh)
-            except Exception as error:
-                if getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE":  # trying again cannot help
-                    with self._lock:
-                        self._lost += len(batch)
-                    self._report(f"MLflow refuses a metric: {error}", error)
-                    continue
-                with self._lock:  # back in order; where the queue is full, the oldest go
-                    room = (self._metrics.maxlen or 0) - len(self._metrics)
-                    self._lost += max(0, len(batch) - room)
-                    self._metrics.extendleft(reversed(batch[max(0, len(batch) - room) :]))
-                self._report(f"MLflow does not take metrics (they wait in memory, up to {self._metrics.maxlen}): {error}", error)
-                return False
-
-    def _flush_jobs(self) -> bool:
-        for _ in range(len(self._jobs)):
-            name, job, attempts = self._jobs.popleft()
-            try:
-                job()
-            except Exception as error:
-                if attempts < _ATTEMPTS:
-                    self._jobs.append((name, job, attempts + 1))
+        last_attempts, wait_s = 0, 0.0
+        with ExitStack() as stack:
+            stack.callback(self._ended.set)
+            stack.callback(self._spool.close)  # in this thread: what it is about to note must still be possible
+            sampling = False
+            while True:
+                is_stopped = self._stop.wait(wait_s) if wait_s else self._stop.is_set()
+                try:
+                    self._spool.retry()
+                    self._delivery.run()
+                except Exception as error:
+                    if not isinstance(error, Later):
+                        self._report(self._describe(error), error)
+                    wait_s, self._is_away = min(2 * max(wait_s, self._period_s), _SLOWEST * self._period_s), True
+                    last_attempts += is_stopped
+                    if last_attempts >= _LAST_ATTEMPTS:
+                        return
+                    if is_stopped:
+                        time.sleep(min(1.0, self._period_s))
                 else:
-                    self._report(f"{name} was not stored in MLflow: {error}", error)
-        return not self._jobs
+                    if self._is_away:
+                        log.info("MLflow at %s takes metrics again", shown_uri(self._config))
+                    wait_s, self._is_away = self._period_s, False
+                    if is_stopped:
+                        return
+                    if not sampling:
+                        sampling = True
+                        stack.enter_context(system_metrics(self._config, self.run_id))
+                finally:
+                    self._tried.set()
+
+    def _describe(self, error: Exception) -> str:
+        if self.run_id is None:
+            return f"MLflow at {shown_uri(self._config)} cannot be used, and is tried again: {error}"
+        return f"MLflow does not take metrics (they wait in {self._spool.folder}): {error}"
+
+    def _know_run(self, run_id: str) -> None:
+        self.run_id = run_id
+        if self._on_ready is not None:
+            self._on_ready(run_id)
 
     # -- helpers --------------------------------------------------------------------------------
 
     def _log_bytes(self, data: bytes, name: str) -> None:
-        def send() -> None:
-            with tempfile.TemporaryDirectory() as folder:
-                file = Path(folder) / Path(name).name
-                file.write_bytes(data)
-                parent = Path(name).parent.as_posix()
-                self._client.log_artifact(self.run_id, str(file), None if parent == "." else parent)
-
-        self._enqueue(name, send)
-
-    def _enqueue(self, name: str, job: Callable[[], None]) -> None:
-        if len(self._jobs) >= MAX_QUEUED_JOBS:
-            self._report(f"{name} was not stored in MLflow: {MAX_QUEUED_JOBS} artefacts are waiting already")
+        parent = Path(name).parent.as_posix()
+        try:
+            file = self._spool.stage(data, name)
+        except (CacheError, OSError) as error:
+            self._report(f"{name} is not stored in MLflow: {error}", error)
             return
-        self._jobs.append((name, job, 1))
+        self._spool.append({"file": str(file), "folder": None if parent == "." else parent, "attempt": 1})
 
     def _report(self, problem: str, error: BaseException | None = None) -> None:
-        """Surface a problem, the first time only: a store that is down fails every two seconds."""
+        """Surface a problem, the first time only: a store that is down fails every few seconds."""
         if self.problem is None:
             self.problem = problem
             log.warning("%s", problem, exc_info=error if log.isEnabledFor(logging.DEBUG) else None)
             publish(Progress("tracking", message=problem))
+
+
+def _open_spool(folder: Path, max_memory_records: int | None) -> Spool:
+    from hilserl.tracking.spool import MAX_MEMORY_RECORDS, Spool
+
+    deadline = time.monotonic() + _LOCK_S
+    while True:
+        try:
+            return Spool(folder, max_memory_records=max_memory_records or MAX_MEMORY_RECORDS)
+        except TransportError as error:
+            if time.monotonic() >= deadline:
+                raise ServiceError(
+                    f"{folder}: another process delivers this run's metrics to MLflow. Wait for it to end. ({error})"
+                ) from error
+            time.sleep(0.1)
 
 
 def start_tracking(
@@ -362,6 +323,7 @@ def start_tracking(
     params: Mapping[str, Any] | None = None,
     resume_run_id: str | None = None,
     on_ready: Callable[[str], None] | None = None,
+    folder: Path | None = None,
 ) -> Tracker:
     """Begin a run, or go on with one, and return at once; the slow part happens in the background.
 
@@ -373,7 +335,8 @@ def start_tracking(
         resume_run_id: Run to continue. Its recorded steps are not recorded a second time.
         on_ready: Called with the run's id, from the background, as soon as it is known: write it
             down then, so that a killed process can be resumed into the same run.
+        folder: The run's spool, where what MLflow does not take waits; None makes one under the system's temporary folder.
     """
     if not config.enable:
         return NullTracker()
-    return MlflowTracker(config, run_name, tags or {}, params or {}, resume_run_id, on_ready)
+    return MlflowTracker(config, run_name, tags or {}, params or {}, resume_run_id, on_ready, folder=folder)

@@ -14,7 +14,7 @@ from hilserl.data.preprocess import Preprocessor
 from hilserl.errors import CheckpointError, RobotError, TransportError
 from hilserl.evaluation import IN_TRAINING_SEED
 from hilserl.link import Handshake, LinkServer
-from hilserl.link.messages import LearnerStatus, Weights
+from hilserl.link.messages import EpisodeReport, LearnerStatus, Weights
 from hilserl.policy import Policy, PolicyArchitecture
 from hilserl.sim import env as sim_env
 
@@ -100,6 +100,42 @@ def test_an_actor_whose_learner_stays_away_stops(own_home, server, tmp_path, mon
     with pytest.raises(TransportError, match="the learner was away"):
         act(config, server, tmp_path)
     stop.join()
+
+
+@pytest.fixture
+def asked_priorities(monkeypatch) -> list[int | None]:
+    """Which real-time priorities were asked for."""
+    asked: list[int | None] = []
+    original = run.RealtimePriority.__init__
+
+    def note(self, priority):
+        asked.append(priority)
+        original(self, priority)
+
+    monkeypatch.setattr(run.RealtimePriority, "__init__", note)
+    return asked
+
+
+@pytest.mark.failure("R15")
+def test_an_actor_on_the_wall_clock_reports_how_it_kept_it(
+    own_home, server, tmp_path, counted_steps, asked_priorities: list[int | None]
+) -> None:
+    config = make_tiny_config(actor__pace="realtime", robot__control_hz=50, task__control_time_s=0.2, actor__evaluate_every_steps=0)
+    ready(config, server)
+    act(config, server, tmp_path, should_stop=lambda: "enough" if len(counted_steps) >= 40 else None)
+    reports = [received.record for received in server.poll(5.0) if isinstance(received.record, EpisodeReport)]
+    assert sum(report.length for report in reports) >= 30
+    assert all(report.longest_period_s >= 0.01 and report.observation_age_s > 0 for report in reports if report.length > 2)
+    assert asked_priorities == [config.actor.realtime_priority] and asked_priorities[0] is not None
+
+
+def test_a_simulation_that_runs_as_fast_as_it_can_asks_for_no_priority(
+    own_home, tiny_config, server, tmp_path, asked_priorities: list[int | None]
+) -> None:
+    """It never sleeps, so it would take the machine."""
+    ready(tiny_config, server)
+    act(tiny_config, server, tmp_path, should_stop=lambda: "at once")
+    assert asked_priorities == [None]
 
 
 def test_a_restarted_actor_goes_on_counting_and_repeats_no_start(own_home, tiny_config, server, tmp_path, monkeypatch) -> None:

@@ -108,6 +108,7 @@ def test_a_second_actor_on_the_same_robot_ends_with_code_1_and_says_who_holds_it
     parameters: dict[str, Any] = {"config": config.model_dump(mode="json"), "address": "127.0.0.1:9", "run_id": "tiny-1"}
     (tmp_path / "parameters.json").write_text(json.dumps(parameters))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr("tasks.drive_robot._HANDOVER_S", 0.1)
     with robot_lease(config.robot.id):
         assert main(tmp_path / "parameters.json") == 1
     message = capsys.readouterr().err

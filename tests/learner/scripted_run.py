@@ -14,7 +14,7 @@ from hilserl.files import content_hash
 from hilserl.learner.loop import Learner
 from hilserl.learner.parts import LearnerResult
 from hilserl.learner.run import build_learner
-from hilserl.link.ingest import ReceivedRecord
+from hilserl.link.ingest import LinkLoad, ReceivedRecord
 from hilserl.link.messages import EpisodeReport, LearnerStatus, Record, Step, Weights
 from hilserl.runs import RunFolder
 from hilserl.schema import STATE_KEY
@@ -28,11 +28,17 @@ class Script:
         records: In order.
         arrivals: For each, the number of updates after which it arrives; earlier if the learner has nothing else to do.
         delivered: How many are in the journal.
+        trims: Whether the learner may drop records from the journal.
+        trimmed: How many it dropped.
+        damaged: Places in the journal that cannot be read.
     """
 
     records: list[tuple[str, Record]]
     arrivals: list[int]
     delivered: int = 0
+    trims: bool = True
+    trimmed: int = 0
+    damaged: frozenset[int] = frozenset()
 
 
 class ScriptedEnd:
@@ -63,7 +69,8 @@ class ScriptedEnd:
         return ReceivedRecord(index + 1, actor, "robot", index + 1, record)
 
     def replay_journal(self, after: int = 0) -> Iterator[ReceivedRecord]:
-        yield from (self._received(index) for index in range(after, self._recovered))
+        script = self.script
+        yield from (self._received(i) for i in range(max(after, script.trimmed), self._recovered) if i + 1 not in script.damaged)
 
     def publish_weights(self, weights: Weights) -> None:
         self.published[weights.version] = weights.content_hash
@@ -76,6 +83,16 @@ class ScriptedEnd:
 
     def live_actors(self) -> list[str]:
         return ["a"] if self.script.delivered < len(self.script.records) else []
+
+    def load(self) -> LinkLoad:
+        return LinkLoad()
+
+    def sync_journal(self) -> None:
+        pass
+
+    def trim_journal(self, through: int) -> None:
+        if self.script.trims:
+            self.script.trimmed = max(self.script.trimmed, through)
 
 
 class _Always:
@@ -115,7 +132,7 @@ def play(
         def log_metrics(self, metrics, step) -> None:
             values.append({**metrics, "step": step})
 
-    learner = build_learner(config, run, end, offline_buffer=buffer, encoders=None, metrics=Log(), supervise=lambda: None)
+    learner = build_learner(config, run, end, offline_buffer=buffer, encoders=None, metrics=Log(), supervise=lambda view: None)
     outcome = Outcome(learner, None, published=end.published)
     end.learner = learner
     learner._timers["weights"] = _Always()
@@ -191,4 +208,4 @@ def make_script(config: TrainConfig, buffer: Path, *, steps: int, seed: int) -> 
 
 def afresh(script: Script) -> Script:
     """The same script, nothing of it delivered."""
-    return replace(copy.copy(script), records=list(script.records), delivered=0)
+    return replace(copy.copy(script), records=list(script.records), delivered=0, trimmed=0)

@@ -47,6 +47,7 @@ def test_a_healthy_run_is_silent() -> None:
         ({"grad_norm__actor": 0.0}, "actor_gradient_dead", "L11"),
         ({"eval__best": 0.55, "eval__last": 0.28}, "past_best", "L16"),
         ({"checkpoint__failing": 1.0}, "checkpoint_failing", "L15"),
+        ({"link__disk_full": 1.0}, "link_disk_full", "L15"),
     ],
 )
 @pytest.mark.failure("L11")
@@ -122,7 +123,7 @@ def test_an_alarm_is_logged_once_when_raised_and_once_when_cleared(tmp_path, cap
     assert [values["alarm/q_above_bound"] for values in log.values] == [1.0] * 5 + [0.0] * 5
     assert [[(alarm.step, alarm.cleared_step) for alarm in raised] for raised in told] == [[(101, None)], [(101, 106)]]
     again = MetricHistory(tmp_path / "history.jsonl")
-    again.restore(7)
+    again.restore(107)
     assert again.entries == reporter.history.entries[:7]
 
 

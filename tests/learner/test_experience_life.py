@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -193,6 +193,8 @@ class Life(RuleBasedStateMachine):
     def save(self) -> None:
         snapshot = json.loads(json.dumps(self.experience.snapshot()))
         self.experience.sync(snapshot)
+        before = self.saved[0] if self.saved is not None else snapshot
+        self.experience.trim([snapshot, before])  # the one before is kept too
         self.saved = (snapshot, copy.deepcopy(self.model), dict(self.next_place))
 
     @precondition(lambda self: self.saved is not None)
@@ -223,6 +225,13 @@ class Life(RuleBasedStateMachine):
         if hasattr(self, "experience"):
             self.experience.close()
             shutil.rmtree(self.folder)
+
+
+@pytest.fixture(autouse=True)
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four observations, so that old ones are dropped within a short life."""
+    monkeypatch.setattr("hilserl.data.row_file._CHUNK_BYTES", 2 * 4 * ARCHITECTURE.state_dim)
+    monkeypatch.setattr("hilserl.data.row_file._SEGMENT_BYTES", 4 * 4 * ARCHITECTURE.state_dim)
 
 
 Life.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
@@ -293,10 +302,11 @@ def test_the_restored_buffers_are_bit_identical(tmp_path: Path, count: int) -> N
 @pytest.mark.parametrize(
     ("file", "damage", "message"),
     [
-        ("observation.state.rows", "flip", r"observation\.state\.rows: rows 0 to 9 do not match their checksum"),
-        ("observation.state.rows", "cut", r"observation\.state\.rows has \d+ bytes, the checkpoint needs \d+"),
-        ("steps.rows", "flip", r"steps\.rows: rows \d+ to \d+ do not match"),
-        ("steps.rows", "cut", r"steps\.rows has"),
+        ("observation.state.000000.rows", "flip", r"observation\.state\.rows: rows 0 to 9 do not match their checksum"),
+        ("observation.state.000000.rows", "cut", r"observation\.state\.000000\.rows has \d+ bytes, the checkpoint needs \d+"),
+        ("copy.observation.state.000000.rows", "flip", r"copy\.observation\.state\.rows: rows \d+ to \d+ do not match"),
+        ("steps.000000.rows", "flip", r"steps\.rows: rows \d+ to \d+ do not match"),
+        ("steps.000000.rows", "cut", r"steps\.000000\.rows has"),
         ("observation.state.rows.crc", "cut", r"observation\.state\.rows\.crc has"),
         ("store.json", "cut", r"store\.json: cannot be read"),
         ("store.json", "other", r"store\.json: `action_dim` is 99"),
@@ -304,6 +314,7 @@ def test_the_restored_buffers_are_bit_identical(tmp_path: Path, count: int) -> N
 )
 def test_a_damaged_store_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, damage: str, message: str) -> None:
     monkeypatch.setattr("hilserl.data.row_file._CHUNK_BYTES", 10 * ARCHITECTURE.state_dim * 4)
+    monkeypatch.setattr("hilserl.data.row_file._SEGMENT_BYTES", 1 << 20)
     experience = make_experience(1, tmp_path, online=500)
     play(experience, 95)
     snapshot = experience.snapshot()
@@ -325,7 +336,7 @@ def test_without_restore_an_earlier_store_is_removed_at_the_first_step(tmp_path:
         play(experience, 20)
         experience.sync(experience.snapshot())
         experience.close()
-    assert (tmp_path / "observation.state.rows").stat().st_size == 22 * ARCHITECTURE.state_dim * 4
+    assert sum(file.stat().st_size for file in tmp_path.glob("observation.state.0*.rows")) == 22 * ARCHITECTURE.state_dim * 4
 
 
 def test_a_store_of_another_life_than_the_snapshot_is_refused(tmp_path: Path) -> None:
@@ -355,3 +366,76 @@ def test_other_capacities_are_loaded_and_said(tmp_path: Path, caplog: pytest.Log
 def test_an_experience_without_a_store_has_no_snapshot() -> None:
     with pytest.raises(TrainingError, match="attach_store"):
         make_experience(1, None).snapshot()
+
+
+@pytest.mark.parametrize("human", [False, True])
+def test_a_long_run_keeps_the_disk_flat_but_for_the_steps(tmp_path: Path, human: bool) -> None:
+    """With rings of 40 and 30 observations; interventions that stay in the offline ring do not hold old segments."""
+    experience = make_experience(1, tmp_path, online=40, offline=30)
+    sizes, kept = [], []
+    for number in range(120):
+        play(experience, 25, first=25 * number) if human else play_alone(experience, 25, first=25 * number)
+        kept = [json.loads(json.dumps(experience.snapshot())), *kept][:2]
+        experience.sync(kept[0])
+        experience.trim(kept)
+        sizes.append(sum(file.stat().st_size for file in tmp_path.glob("*observation*0*.rows")))
+    assert max(sizes[60:]) <= max(sizes[5:60]) < (40 + 30 + 2 * 30 + 20) * 4 * ARCHITECTURE.state_dim
+    steps = sum(file.stat().st_size for file in tmp_path.glob("steps.0*.rows"))
+    assert steps == 120 * 25 * (4 + 3 * 8 + 4 + 8 + 4 * ARCHITECTURE.action_dim)  # 52 bytes a step
+    for snapshot in reversed(kept):  # each of the kept ones can be restored; the older one last would cut the newer off
+        experience.close()
+        if snapshot is kept[-1]:
+            experience = make_experience(1, tmp_path, online=40, offline=30)
+            experience.restore(snapshot)
+            assert experience.snapshot()["state"] == snapshot["state"]
+    experience.close()
+
+
+def play_alone(experience: Experience, count: int, *, first: int) -> None:
+    """One intervention at the very beginning, and none afterwards."""
+    for number in range(first, first + count):
+        step = Step(0, number, observation((0, 0, number)), np.zeros(ARCHITECTURE.action_dim, np.float32), 0.0, False, False, number < 3)
+        experience.add("actor-0", step)
+
+
+@pytest.mark.failure("L01")
+@settings(max_examples=40, deadline=None)
+@given(flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 255)), max_size=5), cuts=st.integers(0, 2))
+def test_of_a_damaged_store_the_good_part_is_kept_and_no_pair_is_wrong(flips: list[tuple[int, int, int]], cuts: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "experience"
+        experience = make_experience(1, folder, online=60, offline=40)
+        play(experience, 200)
+        snapshot = experience.snapshot()
+        experience.sync(snapshot)
+        experience.trim([snapshot])
+        experience.close()
+        files = sorted(folder.glob("*.rows*"))
+        for which, place, bits in flips:
+            file = files[which % len(files)]
+            data = bytearray(file.read_bytes())
+            if data:
+                data[place % len(data)] ^= bits
+            file.write_bytes(data)
+        for number in range(cuts):
+            file = files[(7 * number) % len(files)]
+            file.write_bytes(file.read_bytes()[:-5])
+        salvaged = make_experience(1, folder, online=60, offline=40)
+        found = salvaged.salvage(json.loads(json.dumps(snapshot)))
+        assert found >= 30 - 12 * (len(flips) + cuts)
+        play(salvaged, 40, first=200)
+        check_pairs(salvaged)
+        salvaged.snapshot()
+        salvaged.close()
+
+
+def check_pairs(experience: Experience) -> None:
+    """Every transition leads from a step to the one behind it, with that step's action."""
+    for buffer in (experience.online, experience.offline):
+        if not len(buffer):
+            continue
+        batch = buffer.sample(300, np.random.default_rng(0))
+        now, after = (seen[STATE_KEY][:, :3].astype(int).tolist() for seen in (batch.observation, batch.next_observation))
+        for place, following, done in zip(now, after, batch.action, strict=True):
+            assert following == [*place[:2], place[2] + 1]
+            assert (done == action(tuple(place))[: len(done)]).all()

@@ -30,10 +30,11 @@ def report(**values) -> EpisodeReport:
 
 def test_evaluation_is_complete_after_its_episodes_only() -> None:
     statistics = EpisodeStatistics(evaluate_episodes=3)
-    assert statistics.add(report(evaluation=True, environment_steps=500, is_success=True)) is None
+    facts = {"evaluation": True, "environment_steps": 500, "weights_version": 7}
+    assert statistics.add(report(episode=0, is_success=True, **facts)) is None
     statistics.add(report(is_success=True))  # a training episode in between does not count
-    assert statistics.add(report(evaluation=True, environment_steps=500)) is None
-    point = statistics.add(report(evaluation=True, environment_steps=500, is_success=True, weights_version=7))
+    assert statistics.add(report(episode=1, **facts)) is None
+    point = statistics.add(report(episode=2, is_success=True, **facts))
     assert point is not None
     assert (point.successes, point.episodes, point.environment_steps, point.weights_version) == (2, 3, 500, 7)
     assert statistics.training_episodes == 1
@@ -47,6 +48,18 @@ def test_interventions_weigh_by_steps_and_autonomous_success_leaves_them_out() -
     assert metrics["intervention/rate"] == pytest.approx(0.25)
     assert metrics["episode/success"] == pytest.approx(0.5)
     assert metrics["episode/success_autonomous"] == pytest.approx(0.0)
+
+
+def test_the_control_loops_timing_counts_only_episodes_that_were_paced() -> None:
+    statistics = EpisodeStatistics(evaluate_episodes=1)
+    statistics.add(report(length=90))
+    assert not any(name.startswith("control/") for name in statistics.metrics())
+    statistics.add(report(length=10, late_steps=1, longest_period_s=0.15, observation_age_s=0.02))
+    statistics.add(report(length=30, late_steps=3, longest_period_s=0.12, observation_age_s=0.03))
+    metrics = statistics.metrics()
+    assert metrics["control/late_share"] == pytest.approx(0.1)
+    assert metrics["control/longest_period_ms"] == pytest.approx(150.0)
+    assert metrics["control/observation_age_ms"] == pytest.approx(30.0)
 
 
 def test_wilson_interval_against_published_values() -> None:

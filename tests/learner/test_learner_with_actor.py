@@ -1,6 +1,7 @@
 """The two loops over the real link: what one did, the other learned from, whoever dies."""
 
 import logging
+import socket
 import time
 from contextlib import ExitStack
 from subprocess import Popen
@@ -11,6 +12,7 @@ from pipeline_testing import ActorThread, Session, make_tiny_config, open_run, p
 
 from hilserl.data.replay import ReplayBuffer
 from hilserl.errors import RobotError, TrainingError, TransportError
+from hilserl.learner import run as learner_run
 from hilserl.policy import Policy, read_policy_manifest
 from hilserl.schema import STATE_KEY
 
@@ -208,6 +210,33 @@ def test_honest_q_values_give_no_alarm(trained) -> None:
     assert alarms and not any(alarms)
 
 
+@pytest.mark.failure("R16")
+def test_a_continued_learner_listens_where_its_actor_looks_for_it_unless_that_port_is_taken(own_home, tiny_buffer, monkeypatch) -> None:
+    config = make_tiny_config()
+    run = open_run(config)
+    monkeypatch.setattr(learner_run, "_SAME_PORT_S", 0.3)
+
+    def address() -> str:
+        found: list[str] = []
+
+        def leave(address: str) -> None:
+            found.append(address)
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train(config, run, tiny_buffer, on_listening=leave)
+        return found[0]
+
+    first = address()
+    assert address() == first
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(first.rpartition(":")[2])))
+        other.listen()
+        moved = address()
+        assert moved != first
+    assert address() == moved
+
+
 @pytest.mark.slow
 @pytest.mark.failure("R19")
 def test_a_killed_actor_ends_the_training_within_seconds(own_home, tiny_buffer, tmp_path) -> None:
@@ -240,8 +269,6 @@ def test_a_killed_actor_ends_the_training_within_seconds(own_home, tiny_buffer, 
 @pytest.mark.slow
 @pytest.mark.failure("L14")
 def test_a_learner_killed_in_the_middle_continues_where_its_journal_ends(own_home, tiny_buffer, tmp_path) -> None:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -31,7 +31,7 @@ def learner(own_home: Path, tiny_buffer: Path, server: LinkServer) -> Iterator[L
     """A learner of the real parts, to which something frozen was added."""
     config = make_tiny_config()
     run, _ = RunFolder.open(config)
-    built = build_learner(config, run, server, offline_buffer=tiny_buffer, encoders=None, metrics=None, supervise=lambda: None)
+    built = build_learner(config, run, server, offline_buffer=tiny_buffer, encoders=None, metrics=None, supervise=lambda view: None)
     torch.manual_seed(0)
     learner = Learner(replace(built.parts, frozen_tensors={f"vision.{camera}": torch.randn(70, 30) for camera in ("front", "wrist")}))
     yield learner

@@ -8,7 +8,6 @@ import contextlib
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,7 +45,7 @@ def make_step(number: int, *, ended: bool = False, image_px: int = 8) -> Step:
 
 
 def make_report(episode: int) -> EpisodeReport:
-    return EpisodeReport(episode, 1.5, 10, True, 4, 1.25, False, 7, 10 * episode)
+    return EpisodeReport(episode, 1.5, 10, True, 4, 1.25, False, 7, 10 * episode, 3, 0.125, 0.25)
 
 
 def assert_same(received: Record, sent: Record) -> None:
@@ -68,7 +67,8 @@ def assert_same(received: Record, sent: Record) -> None:
 
 
 def make_server(folder: Path, port: int = 0, **options: object) -> LinkServer:
-    config = LinkConfig(port=port, max_message_mb=options.pop("max_message_mb", 4))
+    names = [name for name in LinkConfig.model_fields if name in options]
+    config = LinkConfig(**{"port": port, "max_message_mb": 4, **{name: options.pop(name) for name in names}})
     return LinkServer(config, **{"token": TOKEN, "handshake": HANDSHAKE, "journal_folder": folder / "learner", **options})
 
 
@@ -97,40 +97,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-class CountingProxy:
-    """Stands between a client and `address`, and counts the bytes that go down to the client."""
-
-    def __init__(self, address: str) -> None:
-        self._upstream = ("127.0.0.1", int(address.rpartition(":")[2]))
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._sockets: list[socket.socket] = []
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self.bytes_down = 0
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                down, _ = self._listener.accept()
-                up = socket.create_connection(self._upstream)
-                self._sockets += [down, up]
-                threading.Thread(target=self._pump, args=(down, up, 0), daemon=True).start()
-                threading.Thread(target=self._pump, args=(up, down, 1), daemon=True).start()
-
-    def _pump(self, source: socket.socket, sink: socket.socket, counted: int) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(1 << 16):
-                self.bytes_down += counted * len(data)
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-
-    def close(self) -> None:
-        for each in (self._listener, *self._sockets):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits on it
-            each.close()
 
 
 @contextlib.contextmanager

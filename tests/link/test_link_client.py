@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fault_proxy import FaultProxy
 from link_testing import (
     HANDSHAKE,
     assert_same,
@@ -21,8 +22,10 @@ from link_testing import (
 )
 
 from hilserl.errors import TransportError
-from hilserl.link import LearnerStatus, LinkClient, LinkServer, Weights
+from hilserl.link import Journal, LearnerStatus, LinkClient, LinkServer, Step, Weights, outbox
 from hilserl.link import client as module
+from hilserl.link.codec import decode_record
+from hilserl.schema import Feature, FeatureSchema
 
 
 @pytest.fixture
@@ -241,3 +244,53 @@ def test_all_acknowledged_leaves_an_empty_journal(server: LinkServer, tmp_path: 
         client.send_step(make_step(5))
         client.flush(5)
     assert len(receive(server, 6)) == 6
+
+
+@pytest.mark.parametrize("compression", ["none", "deflate", "gzip"])
+def test_compression_is_lossless_and_saves_what_can_be_saved(server: LinkServer, tmp_path: Path, compression: str) -> None:
+    def step(number: int) -> Step:
+        whole = make_step(number, image_px=64)
+        return dataclasses.replace(
+            whole, observation={**whole.observation, "observation.images.wrist": np.full((64, 64, 3), number, np.uint8)}
+        )
+
+    proxy = FaultProxy(server.address)
+    with make_client(tmp_path, proxy.address, compression=compression) as client:
+        client.connect(5)
+        for number in range(50):
+            client.send_step(step(number))
+        client.flush(10)
+        for number, record in enumerate(receive(server, 50)):
+            assert_same(record, step(number))
+    size = 50 * 64 * 64 * 3
+    assert proxy.bytes_up > size if compression == "none" else proxy.bytes_up < size / 10
+    proxy.close()
+
+
+def test_a_step_of_another_schema_is_not_journaled(tmp_path: Path) -> None:
+    schema = FeatureSchema({"observation.state": Feature((18,), "float32", "rad")}, Feature((3,), "float32", "[-1, 1]"))
+    client = make_client(tmp_path, "127.0.0.1:1", schema=schema)
+    with pytest.raises(TransportError, match=r"Episode 0 step 3: it has .*'observation.images.wrist'.*the policy sees"):
+        client.send_step(make_step(3))
+    assert client._outbox.journal.last_seq == 0
+    client.close()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_acknowledged_journal_stays_where_it_is_to_be_kept(server: LinkServer, tmp_path: Path, keep: bool, monkeypatch) -> None:
+    monkeypatch.setattr(outbox, "_DROP_AFTER_S", 0.1)
+    for life in range(2):
+        with make_client(tmp_path, server.address, keep_journal=keep) as client:
+            client.connect(5)
+            client._outbox.journal._segment_bytes = 5_000  # several segments, which are dropped while it runs
+            for number in range(30):
+                client.send_step(make_step(30 * life + number))
+                if number % 10 == 9:
+                    client.flush(5)
+                    time.sleep(0.2)
+    assert len(receive(server, 60)) == 60  # and what was kept is not sent again
+    with Journal(tmp_path / "actor" / "run-1" / "actor-1", label="run-1") as journal:
+        kept = [decode_record(payload) for _, payload in journal.records()]
+    assert len(kept) == (60 if keep else 0)
+    for number, record in enumerate(kept):
+        assert_same(record, make_step(number))

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fault_proxy import FaultProxy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from link_testing import HANDSHAKE, CountingProxy, free_port, make_client, make_server, wait_until
+from link_testing import HANDSHAKE, free_port, make_client, make_server, wait_until
 
 from hilserl.errors import TransportError
 from hilserl.link import FrozenTensors, LinkClient, LinkServer, Weights, link_pb2, messages, service
@@ -56,14 +57,14 @@ def server(tmp_path: Path) -> Iterator[LinkServer]:
 
 
 @pytest.fixture
-def proxy(server: LinkServer) -> Iterator[CountingProxy]:
-    proxy = CountingProxy(server.address)
+def proxy(server: LinkServer) -> Iterator[FaultProxy]:
+    proxy = FaultProxy(server.address)
     yield proxy
     proxy.close()
 
 
 @pytest.fixture
-def client(proxy: CountingProxy, tmp_path: Path) -> Iterator[LinkClient]:
+def client(proxy: FaultProxy, tmp_path: Path) -> Iterator[LinkClient]:
     with make_client(tmp_path, proxy.address) as client:
         client.connect(5)
         yield client
@@ -74,7 +75,7 @@ def client(proxy: CountingProxy, tmp_path: Path) -> Iterator[LinkClient]:
 
 @pytest.mark.failure("L18")
 def test_frozen_tensors_cross_the_wire_once_and_every_version_is_complete(
-    server: LinkServer, proxy: CountingProxy, client: LinkClient
+    server: LinkServer, proxy: FaultProxy, client: LinkClient
 ) -> None:
     frozen, after_first = make_frozen(0), 0
     for version in range(1, 11):
@@ -86,7 +87,7 @@ def test_frozen_tensors_cross_the_wire_once_and_every_version_is_complete(
     assert 9 * 4 * TRAINED_FLOATS < proxy.bytes_down - after_first < 9 * 4 * TRAINED_FLOATS + SLACK
 
 
-def test_equal_encoders_of_several_cameras_cross_the_wire_once(server: LinkServer, proxy: CountingProxy, client: LinkClient) -> None:
+def test_equal_encoders_of_several_cameras_cross_the_wire_once(server: LinkServer, proxy: FaultProxy, client: LinkClient) -> None:
     published = make_weights(1, make_frozen(0, ("front", "side", "wrist")))
     server.publish_weights(published)
     assert_same(client.wait_for_weights(10), published)

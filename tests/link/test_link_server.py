@@ -9,58 +9,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from queue import SimpleQueue
 
 import grpc
 import pytest
+from link_peer import Peer
 from link_testing import HANDSHAKE, TOKEN, assert_same, free_port, make_client, make_server, make_step, receive, wait_until
 
 from hilserl.config.models import LinkConfig
 from hilserl.errors import CacheError, TransportError
-from hilserl.link import Handshake, LearnerStatus, LinkServer, link_pb2, link_pb2_grpc
+from hilserl.link import LearnerStatus, LinkServer, link_pb2
 from hilserl.link.auth import credentials
 from hilserl.link.codec import encode_handshake, encode_record
-
-
-class Peer:
-    """A client of our own making, which can say whatever it wants."""
-
-    def __init__(self, address: str, token: str = TOKEN) -> None:
-        self.channel = grpc.insecure_channel(address, options=[("grpc.max_send_message_length", -1)])
-        self.stub = link_pb2_grpc.LinkStub(self.channel)
-        self._outgoing: SimpleQueue[link_pb2.ActorMessage | None] = SimpleQueue()
-        self.stream = self.stub.Stream(iter(self._outgoing.get, None), metadata=credentials(token), timeout=20)
-
-    def say(self, **kind: object) -> None:
-        self._outgoing.put(link_pb2.ActorMessage(**kind))
-
-    def hello(self, *, actor_id: str = "peer", robot_id: str = "arm-9", stream: int = 7, handshake: Handshake = HANDSHAKE) -> "Peer":
-        self.say(
-            hello=link_pb2.Hello(
-                handshake=encode_handshake(handshake), actor_id=actor_id, robot_id=robot_id, stream_id=bytes([stream]) * 16
-            )
-        )
-        return self
-
-    def send(self, *numbers: int, previous: int | None = None) -> None:
-        """Send steps numbered from 1; `previous` is what the first one claims to follow."""
-        records = [link_pb2.Envelope(seq=number, previous_seq=number - 1, payload=encode_record(make_step(number))) for number in numbers]
-        if previous is not None:
-            records[0].previous_seq = previous
-        self.say(batch=link_pb2.Batch(records=records))
-
-    def answer(self) -> link_pb2.LearnerMessage:
-        return next(self.stream)
-
-    def refusal(self) -> tuple[grpc.StatusCode, str]:
-        with pytest.raises(grpc.RpcError) as error:
-            while True:
-                self.answer()
-        return error.value.code(), error.value.details()
-
-    def close(self) -> None:
-        self._outgoing.put(None)
-        self.channel.close()
 
 
 @pytest.fixture
@@ -112,11 +71,12 @@ def test_a_peer_with_another_handshake_is_told_which_part_differs(peer: Callable
 
 
 @pytest.mark.failure("R18")
+@pytest.mark.parametrize("setting", ["host", "advertise"])
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "robot.example.org", "8.8.8.8"])
-def test_only_loopback_is_bound(tmp_path: Path, host: str) -> None:
+def test_without_tls_only_loopback_is_bound_and_told(tmp_path: Path, setting: str, host: str) -> None:
     with (
-        LinkServer(LinkConfig(host=host), token=TOKEN, handshake=HANDSHAKE, journal_folder=tmp_path) as server,
-        pytest.raises(TransportError, match=r"no TLS yet.*ssh -L"),
+        LinkServer(LinkConfig(**{setting: host}), token=TOKEN, handshake=HANDSHAKE, journal_folder=tmp_path) as server,
+        pytest.raises(TransportError, match=rf"`link.{setting}` is .* without TLS the link stays on loopback.*certificates create"),
     ):
         server.start()
 
@@ -256,13 +216,31 @@ def test_a_full_queue_makes_the_sender_wait_and_still_answers_it(tmp_path: Path)
         stranger.close()
 
 
-def test_a_full_disk_stops_the_learner_with_the_reason(
+def test_a_full_disk_holds_an_actor_back_until_there_is_room(
+    server: LinkServer, peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, parts: list[bytes]) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    stranger = peer().hello()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "writev", full)
+        stranger.send(1)
+        assert stranger.answer().WhichOneof("kind") == "welcome"
+        assert [stranger.answer().ack.durable_seq for _ in range(2)] == [0, 0]
+        assert server.poll(0.1) == [] and server.load().is_disk_full
+    wait_until(lambda: stranger.answer().ack.durable_seq == 1)
+    assert len(receive(server, 1)) == 1
+
+
+def test_a_disk_that_stays_full_stops_the_learner_with_the_reason(
     server: LinkServer, peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(descriptor: int, parts: list[bytes]) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "writev", full)
+    monkeypatch.setattr("hilserl.link.ingest.DISK_GIVE_UP_S", 0.1)
     stranger = peer().hello()
     stranger.send(1)
     code, details = stranger.refusal()

@@ -29,7 +29,10 @@ def hilserl(mark: str, seconds: float = 0.0) -> None:
 
 @flow
 def actor(mark: str, seconds: float = 0.0) -> None:
-    work(mark, seconds)
+    from hilserl.actor.lease import robot_lease
+
+    with robot_lease("stub"):
+        work(mark, seconds)
 """
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from hilserl.config.models import RobotConfig
 from hilserl.errors import ServiceError
-from hilserl.services.deployments import read_plan
+from hilserl.services.deployments import ROBOT_POOL, read_plan
 from hilserl.services.environment import project_root
 
 
@@ -37,9 +37,10 @@ def test_the_shipped_file_deploys_learner_and_robot_apart(prefect_yaml: Path) ->
 
 
 @pytest.mark.failure("R20")
-def test_a_second_actor_is_refused_and_never_queued(prefect_yaml: Path) -> None:
+def test_an_actor_neither_waits_for_a_slot_nor_dies_of_losing_one(prefect_yaml: Path) -> None:
+    """A queued actor would move the arm later, unattended; one whose slot a server away cannot renew is killed by Prefect."""
     _, actor = read_plan(prefect_yaml, "robot-host").content["deployments"]
-    assert actor["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    assert "concurrency_limit" not in actor
 
 
 def test_the_shipped_host_is_the_default_of_the_configuration(prefect_yaml: Path) -> None:
@@ -82,3 +83,10 @@ def test_the_project_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("HILSERL_ROOT", str(tmp_path))
     with pytest.raises(ServiceError, match=r"No prefect\.yaml in .*HILSERL_ROOT"):
         project_root()
+
+
+def test_a_learners_host_without_robots_deploys_their_actors_and_starts_no_worker_for_them(prefect_yaml: Path) -> None:
+    plan = read_plan(prefect_yaml, "bench-1")
+    here = plan.without_robots()
+    assert set(plan.queues) - set(here.queues) == {ROBOT_POOL}
+    assert here.content == plan.content and "bench-1" in [deployment["name"] for deployment in here.content["deployments"]]

@@ -8,99 +8,22 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from up_testing import Up, eventually, port_is_free
 
 from hilserl.errors import ServiceError
-from hilserl.services import rest
 from hilserl.services.deployments import cancel_runs, read_plan
 from hilserl.services.prefect_server import PrefectServer, find_running
 from hilserl.services.processes import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-
-PROGRAM = """
-import sys
-from pathlib import Path
-from hilserl.errors import HilserlError
-from hilserl.services.up import run_up
-try:
-    run_up(int(sys.argv[2]), int(sys.argv[3]) or None, "bench", prefect_file=Path(sys.argv[1]), show=lambda line: print(line, flush=True))
-except HilserlError as error:
-    sys.exit(f"error: {error}")
-except KeyboardInterrupt:
-    sys.exit("interrupted")
-"""
-
-
-@dataclass
-class Up:
-    """One `up` in a process of its own."""
-
-    home: Path
-    project: Path
-    port: int = field(default_factory=free_port)
-    mlflow_port: int = 0
-
-    def __post_init__(self) -> None:
-        self.output = self.home.parent / f"up-{self.port}.txt"
-        arguments = [sys.executable, "-c", PROGRAM, str(self.project / "prefect.yaml"), str(self.port), str(self.mlflow_port)]
-        with self.output.open("w") as output:
-            environment = os.environ | {"HILSERL_HOME": str(self.home)}
-            self.process = subprocess.Popen(arguments, env=environment, cwd=self.project, stdout=output, stderr=subprocess.STDOUT)
-        self.family: list[psutil.Process] = []
-
-    @property
-    def api(self) -> str:
-        return f"http://127.0.0.1:{self.port}/api"
-
-    def ready(self) -> Up:
-        eventually(lambda: "Ready." in self.output.read_text() or self.process.poll() is not None, 180)
-        assert self.process.poll() is None, self.output.read_text()
-        self.remember()
-        return self
-
-    def remember(self) -> None:
-        """Note every process below it, so that none can be missed after its death."""
-        self.family = [*self.family, *psutil.Process(self.process.pid).children(recursive=True)]
-
-    def signal_and_wait(self, number: int, timeout_s: float = 90) -> int:
-        self.remember()
-        self.process.send_signal(number)
-        return self.process.wait(timeout_s)
-
-    def left_over(self) -> list[psutil.Process]:
-        return [process for process in self.family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-
-    def start(self, deployment: str, **parameters: Any) -> str:
-        deployment_id = rest.call("GET", f"{self.api}/deployments/name/{deployment}")["id"]
-        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-        return str(rest.call("POST", f"{self.api}/deployments/{deployment_id}/create_flow_run", body)["id"])
-
-    def state(self, run: str) -> str:
-        return str(rest.call("GET", f"{self.api}/flow_runs/{run}")["state"]["type"])
-
-
-def eventually(condition: Callable[[], bool], within_s: float) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.1)
-
-
-def port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 @pytest.fixture(scope="module")
@@ -136,11 +59,18 @@ def test_a_run_completes_in_the_project_folder_of_its_worker(up: Up, tmp_path: P
 
 
 @pytest.mark.failure("R20")
-def test_a_second_actor_is_refused_and_a_cancelled_one_cleans_up(up: Up, tmp_path: Path) -> None:
+def test_a_second_actor_is_refused_also_by_a_restarted_server_and_a_cancelled_one_cleans_up(up: Up, tmp_path: Path) -> None:
     first = up.start("actor/bench", mark=str(tmp_path / "first"), seconds=300)
     eventually((tmp_path / "first.started").exists, 60)
     second = up.start("actor/bench", mark=str(tmp_path / "second"))
-    eventually(lambda: up.state(second) == "CANCELLED", 60)
+    eventually(lambda: up.state(second) == "FAILED", 60)
+    assert "robot `stub` is already driven by process" in up.message(second)
+    up.kill("prefect.server.api.server:create_app")
+    eventually(lambda: up.says("Prefect server is back."), 90)
+    third = up.start("actor/bench", mark=str(tmp_path / "second"))
+    eventually(lambda: up.state(third) == "FAILED", 90)
+    assert "robot `stub` is already driven by process" in up.message(third)
+    assert up.state(first) == "RUNNING"
     assert cancel_runs(up.api, read_plan(up.project / "prefect.yaml", "bench"), "test", 60)
     assert up.state(first) == "CANCELLED"
     assert (tmp_path / "first.finally").exists()
@@ -188,25 +118,71 @@ def test_ctrl_c_ends_everything_and_is_a_success(up: Up, tmp_path: Path) -> None
     assert port_is_free(up.port)
 
 
-def test_a_dead_service_ends_up_with_a_message(other: Callable[..., Up], tmp_path: Path) -> None:
+def test_what_dies_is_started_again_and_the_runs_of_a_dead_worker_are_told_truly(other: Callable[..., Up], tmp_path: Path) -> None:
     up = other(mlflow_port=free_port()).ready()
-    eventually(lambda: "MLflow UI is ready" in up.output.read_text(), 120)
-    up.remember()
-    assert rest.answers(f"http://127.0.0.1:{up.mlflow_port}/health")
-    up.start("actor/bench", mark=str(tmp_path / "actor"), seconds=300)
+    eventually(lambda: up.says("MLflow UI is ready"), 120)
+    actor = up.start("actor/bench", mark=str(tmp_path / "actor"), seconds=600)
+    train = up.start("hilserl/train", mark=str(tmp_path / "train"), seconds=600)
+    eventually(lambda: len(list(tmp_path.glob("*.started"))) == 2, 60)
+
+    up.kill("mlflow", "ui")
+    up.kill("prefect.server.api.server:create_app")
+    eventually(lambda: up.says("Prefect server is back.") and up.says("MLflow UI is back."), 120)
+    assert up.says("Prefect server ended unexpectedly with code 137. Starting it again in 1 s.")
+    assert (up.state(actor), up.state(train)) == ("RUNNING", "RUNNING"), "both went on without the server"
+    assert not list(tmp_path.glob("*.finally"))
+
+    for mark in tmp_path.glob("*.started"):
+        mark.unlink()
+    up.kill("worker", "learner")
+    eventually((tmp_path / "train.finally").exists, 60)
+    eventually((tmp_path / "train.started").exists, 90)
+    eventually(lambda: up.state(train) == "RUNNING", 30)
+    assert up.run(train)["run_count"] == 2 and up.says("It is started again.")
+    up.kill("worker", "robot")
+    eventually(lambda: up.state(actor) == "CRASHED", 60)
+    assert (tmp_path / "actor.finally").exists()
+    time.sleep(5)
+    assert not (tmp_path / "actor.started").exists(), "an actor is never started again by itself"
+    assert up.signal_and_wait(signal.SIGINT) == 0
+    assert up.left_over() == []
+
+
+def test_a_killed_training_is_started_again_a_cancelled_or_failed_one_is_not(other: Callable[..., Up], tmp_path: Path) -> None:
+    up = other().ready()
+    train = up.start("hilserl/train", mark=str(tmp_path / "train"), seconds=600)
+    eventually((tmp_path / "train.started").exists, 60)
+    (tmp_path / "train.started").unlink()
+    up.flow_process(train).kill()
+    eventually((tmp_path / "train.started").exists, 90)
+    assert up.run(train)["run_count"] == 2
+    up.cancel(train)
+    eventually(lambda: up.state(train) == "CANCELLED", 60)
+    failed = up.start("hilserl/train", mark=str(tmp_path / "no-such-folder" / "train"))
+    eventually(lambda: up.state(failed) == "FAILED", 60)
+    time.sleep(8)
+    assert (up.state(train), up.state(failed)) == ("CANCELLED", "FAILED")
+    assert up.signal_and_wait(signal.SIGINT) == 0
+
+
+def test_a_service_that_dies_again_and_again_ends_up_with_its_log(other: Callable[..., Up], tmp_path: Path) -> None:
+    up = other().ready()
+    actor_mark = tmp_path / "actor"
+    up.start("actor/bench", mark=str(actor_mark), seconds=300)
     eventually((tmp_path / "actor.started").exists, 60)
     up.remember()
-    server = next(
-        process
-        for process in up.family
-        if "prefect.server.api.server:create_app" in process.cmdline() and "guard.py" not in str(process.cmdline())
-    )
-    server.kill()
+
+    def kill_what_there_is() -> bool:
+        for process in up.processes("prefect.server.api.server:create_app"):
+            up.remember()
+            process.kill()
+        return up.process.poll() is not None
+
+    eventually(kill_what_there_is, 120)
     assert up.process.wait(90) == 1
-    assert "error: Prefect server ended unexpectedly with code 137" in up.output.read_text()
+    assert up.says("Prefect server ended unexpectedly with code 137") and up.says("It died 5 times within 120 s and is not started again.")
     assert (tmp_path / "actor.finally").exists(), "the arm must be made safe although the server is gone"
     assert up.left_over() == []
-    assert port_is_free(up.mlflow_port)
 
 
 @pytest.mark.failure("R20")
@@ -225,7 +201,23 @@ def test_nothing_survives_a_killed_up_and_nothing_moves_at_the_next_start(other:
     assert [again.state(run) for run in (running, train, waiting)] == ["CRASHED", "CRASHED", "CANCELLED"]
     time.sleep(5)
     assert not (tmp_path / "waiting.started").exists()
-    assert again.signal_and_wait(signal.SIGTERM) == 0
+    assert again.says("was interrupted. Continue it") and again.says(f"prefect flow-run retry {train}")
+    again.signal_and_wait(signal.SIGKILL)
+
+    third = other(port=up.port, options=("--continue",))
+    third.ready()
+    assert third.state(train) == "CRASHED", "it was not running when the last `up` was killed"
+    retried = subprocess.run(
+        [str(Path(sys.executable).with_name("prefect")), "flow-run", "retry", train],
+        env=os.environ | {"PREFECT_API_URL": third.api}, cwd=third.project, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert retried.returncode == 0, retried.stdout + retried.stderr
+    eventually(lambda: third.run(train)["run_count"] == 2 and third.state(train) == "RUNNING", 60)
+    third.signal_and_wait(signal.SIGKILL)
+    fourth = other(port=up.port, options=("--continue",)).ready()
+    eventually(lambda: fourth.run(train)["run_count"] == 3 and fourth.state(train) == "RUNNING", 60)
+    assert fourth.state(running) == "CRASHED", "an actor is never started again by itself"
+    assert fourth.signal_and_wait(signal.SIGTERM) == 0
 
 
 def test_an_interrupt_while_starting_leaves_nothing(other: Callable[..., Up]) -> None:
