@@ -9,6 +9,7 @@ actors do; a learner's process takes them into the system's own replay buffer an
 default frequency; neither trains. LeRobot's part is its own code: `push_transitions_to_transport_queue`, `send_transitions`,
 `start_learner` with `LearnerService`, `process_transitions`, `receive_policy`. Between the two stands a TCP proxy that counts bytes.
 Times are of CLOCK_MONOTONIC, which both processes share. Every system in turn, repeated; figures are medians over repeats.
+Our control thread has real-time priority where the system allows it, as the actor gives it; LeRobot's has none, as LeRobot does.
 
 - taken in: from the call that sends a step to the step's place in the learner's buffer;
 - can be sampled: until its transition is complete. We send a step's next observation once, as the next step; LeRobot sends it twice.
@@ -39,8 +40,9 @@ from _proxy import CountingProxy
 from _recorded_steps import Recorded, camera_overrides, record
 from _runs import ROOT, commit
 
+from hilserl.actor.priority import RealtimePriority
 from hilserl.config.loader import load_config
-from hilserl.config.models import LinkConfig, TrainConfig
+from hilserl.config.models import ActorConfig, LinkConfig, TrainConfig
 from hilserl.link.certificates import create_certificates
 from hilserl.schema import policy_schema
 
@@ -113,7 +115,8 @@ def our_actor(pipe: Connection, folder: str, steps_file: str, steps: int, addres
             took.append(time.monotonic() - begin)
             called.append(begin)
 
-        at_control_rate(steps, work)
+        with RealtimePriority(ActorConfig().realtime_priority):  # as `run_actor` does on the wall clock
+            at_control_rate(steps, work)
         client.flush(30.0)
         pipe.send((called, took, ages))
         pipe.recv()
