@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -86,9 +87,28 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
             site.end()
 
 
-def test_a_server_away_for_80_s_stops_nobody_and_cancel_works_afterwards(site: OwnServer) -> None:
+@pytest.fixture
+def begun(site: OwnServer) -> Iterator[Callable[..., Training]]:
+    """Start trainings; what a failed test leaves running is ended before the next."""
+    trainings: list[Training] = []
+
+    def begin(**overrides: Any) -> Training:
+        trainings.append(Training(site, site.home, **overrides))
+        return trainings[-1]
+
+    yield begin
+    if not site.server.is_alive():
+        site.server.launch()
+        site.server.wait_ready()
+    for training in trainings:
+        if not training.over():
+            site.cancel(training.id)
+            eventually(training.over, 200)
+
+
+def test_a_server_away_for_80_s_stops_nobody_and_cancel_works_afterwards(site: OwnServer, begun: Callable[..., Training]) -> None:
     """Prefect itself is deaf to the cancellation of a run that was in flight for such an outage."""
-    training = Training(site, site.home)
+    training = begun()
     training.goes_on(400)
     (actor,) = training.actors("RUNNING")
     site.server.stop()
@@ -102,8 +122,10 @@ def test_a_server_away_for_80_s_stops_nobody_and_cancel_works_afterwards(site: O
     eventually(lambda: site.state(training.id) == "CANCELLED" and site.state(actor["id"]) == "CANCELLED", 400)
 
 
-def test_a_robot_host_that_is_gone_is_told_within_30_s_and_used_again_when_it_is_back(site: OwnServer) -> None:
-    training = Training(site, site.home, seed=1)
+def test_a_robot_host_that_is_gone_is_told_within_30_s_and_used_again_when_it_is_back(
+    site: OwnServer, begun: Callable[..., Training]
+) -> None:
+    training = begun(seed=1)
     training.goes_on(400)
     (actor,) = training.actors("RUNNING")
     process = site.flow_process(actor["id"])

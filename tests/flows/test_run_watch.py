@@ -62,6 +62,7 @@ def test_a_deleted_run_and_one_started_elsewhere_stop() -> None:
     assert watched(start_again) == "the flow run was started again in another process"
 
 
+@pytest.mark.slow  # two starts of a real server
 def test_a_server_that_is_away_is_no_reason_and_its_answer_counts_when_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server is `away`: its place is taken by a socket that never answers, then by nothing, then it is there again."""
     from prefect.settings import PREFECT_API_URL, temporary_settings

@@ -201,7 +201,7 @@ def test_fetching_gets_two_files_at_the_commit_and_reads_them(make_model, monkey
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"type": "pretrained"}, "goes with `encoder.type: pretrained`"),
+        ({"type": "pretrained"}, "needs `encoder.model`"),
         ({"type": "cnn", "freeze": False, "model": "./x"}, "goes with `encoder.type: pretrained`"),
         ({"type": "pretrained", "model": "./x", "revision": COMMIT}, "a folder has none"),
         ({"type": "pretrained", "model": "a/b/c", "revision": COMMIT}, "is no repository id"),
