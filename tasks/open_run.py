@@ -12,6 +12,7 @@ from hilserl.attempts import attempt
 from hilserl.config import TrainConfig
 from hilserl.learner.trial import require_device
 from hilserl.link.auth import create_token
+from hilserl.link.server import require_listenable
 from hilserl.runs import RunFolder
 from tasks.link_token import take_token_from_block
 from tasks.run_watch import RunWatch
@@ -27,9 +28,11 @@ def opened_run(config: TrainConfig, *, fresh: bool) -> Iterator[tuple[RunFolder,
     """Continue the interrupted run of this configuration, or start one; a retried flow run continues its own.
 
     Raises:
+        TransportError: The link cannot be where `link` says.
         TrainingError: The run crashed three times in a row without one new critic update.
     """
     require_device(config)
+    require_listenable(config.link)
     run, continued = RunFolder.open(config, fresh=fresh, flow_run_id=runtime.flow_run.id)
     logger.info("%s run %s in %s", "Continuing" if continued else "Starting", run.run_id, run.path)
     take_token_from_block()

@@ -23,7 +23,7 @@ from hilserl.link.ingest import Ingest, LinkLoad, ReceivedRecord
 from hilserl.link.leases import Leases
 from hilserl.link.messages import FrozenTensors, Handshake, LearnerStatus, Weights, check_name, weights_hash
 from hilserl.link.service import Board, DaemonThreads, LinkServicer, PublishedWeights
-from hilserl.link.tls import load_identity, require_name, server_credentials
+from hilserl.link.tls import Identity, load_identity, require_name, server_credentials
 from hilserl.link.watch import ConnectionWatch, Refusals
 from hilserl.schema import FeatureSchema
 
@@ -94,7 +94,7 @@ class LinkServer:
                 vouch for the address that actors are given; or the port is taken.
         """
         host, port = self._config.host, self._config.port if port is None else port
-        advertised = self._advertised(host)
+        advertised = advertised_name(self._config, self._identity)
         _refuse_taken_port(host, port)
         refusals = Refusals()
         watch = ConnectionWatch(refusals)
@@ -131,25 +131,6 @@ class LinkServer:
         watch.start(bound_port)
         self._server, self._watch = server, watch
         return f"{_bracketed(advertised)}:{bound_port}"
-
-    def _advertised(self, host: str) -> str:
-        """Return the name under which actors reach this learner.
-
-        Raises:
-            TransportError: Nobody would reach it under that name, or anybody would reach it without TLS.
-        """
-        advertised = self._config.advertise or host
-        if self._identity is None:
-            for setting, name in (("link.host", host), ("link.advertise", advertised)):
-                _refuse_beyond_loopback(setting, name)
-        elif advertised in _EVERYWHERE:
-            raise TransportError(
-                f"`link.host` is {host}, every address of this machine. Set `link.advertise` to the one that robot hosts connect to: "
-                f"its certificate is for {', '.join(self._identity.names)}."
-            )
-        else:
-            require_name(self._identity, advertised)
-        return advertised
 
     def poll(self, timeout_s: float) -> list[ReceivedRecord]:
         """Return everything received since the last call, waiting up to `timeout_s` for the first.
@@ -243,6 +224,35 @@ class LinkServer:
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
+
+
+def require_listenable(config: LinkConfig) -> None:
+    """Check, before anything is started, what `LinkServer.start` would refuse about addresses and certificates.
+
+    Raises:
+        TransportError: A certificate is of no use, or the address needs one.
+    """
+    advertised_name(config, load_identity("learner") if config.tls else None)
+
+
+def advertised_name(config: LinkConfig, identity: Identity | None) -> str:
+    """Return the name under which actors reach a learner.
+
+    Raises:
+        TransportError: Nobody would reach it under that name, or anybody would reach it without TLS.
+    """
+    advertised = config.advertise or config.host
+    if identity is None:
+        for setting, name in (("link.host", config.host), ("link.advertise", advertised)):
+            _refuse_beyond_loopback(setting, name)
+    elif advertised in _EVERYWHERE:
+        raise TransportError(
+            f"`link.host` is {config.host}, every address of this machine. Set `link.advertise` to the one that robot hosts connect to: "
+            f"its certificate is for {', '.join(identity.names)}."
+        )
+    else:
+        require_name(identity, advertised)
+    return advertised
 
 
 def _refuse_beyond_loopback(setting: str, host: str) -> None:

@@ -16,7 +16,7 @@ from hilserl.errors import ServiceError
 from hilserl.services.deployments import DeploymentPlan, crashed_trainings, has_worker_done, retry_run
 
 _PERIOD_S = 2.0
-_MAX_RETRIES = 5  # a run that gets as far as its own folder counts its crashes there, and fails after three
+_MAX_RETRIES = 12  # a run that gets as far as its own folder counts its crashes there, and fails after three
 _WITHIN_S = 600.0
 _WORKER_DONE_S = 120.0  # for a worker that says nothing, because the server was away when it did
 

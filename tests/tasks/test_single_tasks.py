@@ -7,11 +7,12 @@ import pytest
 from pipeline_testing import make_tiny_config
 
 from hilserl.config.models import TrainConfig
-from hilserl.errors import DatasetError
+from hilserl.errors import DatasetError, TransportError
 from hilserl.progress import Progress, subscribed
 from tasks.artifacts import has_page
 from tasks.build_offline_buffer import build_offline_buffer_task
 from tasks.drive_robot import drive_robot
+from tasks.open_run import opened_run
 from tasks.progress import progress_artifact
 from tasks.run_watch import RunWatch
 from tasks.validate_dataset import validate_dataset_task
@@ -55,3 +56,13 @@ def test_what_moves_the_arm_is_never_retried() -> None:
 
     assert drive_robot.retries == 0
     assert actor.retries == 0
+
+
+@pytest.mark.failure("R18")
+def test_a_link_that_would_be_open_to_the_network_stops_before_anything_is_made(own_home: Path) -> None:
+    with (
+        pytest.raises(TransportError, match=r"`link\.host` is '0\.0\.0\.0': without TLS"),
+        opened_run(make_tiny_config(link__host="0.0.0.0"), fresh=False),
+    ):
+        pass
+    assert not (own_home / "runs").exists()
