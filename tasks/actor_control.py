@@ -70,6 +70,7 @@ class ActorKeeper:
         self._view: LearnerView | None = None
         self._address = ""
         self._is_tried = self._has_actor = self._is_adopted = False
+        self._suspect_since: float | None = None
         self._began = time.monotonic()  # of the present actor
         self._without = time.monotonic()  # since when nobody has acted
         self._told = -math.inf
@@ -189,7 +190,11 @@ class ActorKeeper:
         was_heard = view.at - age_s > self._began
         silent_s = age_s if was_heard else view.at - self._began
         limit_s = _SILENT_S if was_heard else _ADOPTED_S if self._is_adopted else math.inf
-        if silent_s > limit_s:
+        if silent_s <= limit_s:
+            self._suspect_since = None
+        elif self._suspect_since is None:
+            self._suspect_since = view.at  # it may have come back since the learner looked: it is asked once more
+        elif view.at > self._suspect_since:
             reason = f"The learner has not heard this actor for {silent_s:.0f} s: its host, its network or its process is gone."
             self._launcher.give_up(reason)
             self._replace(reason)
@@ -205,7 +210,7 @@ class ActorKeeper:
                 f"The last time: {reason}\nWhat was learned is saved. Look at the robot's host, then start this run again; it continues."
             )
         logger.warning("The actor is lost (%s) A new one is started.", reason)
-        self._has_actor = self._is_adopted = False
+        self._has_actor, self._is_adopted, self._suspect_since = False, False, None
 
     def _tell(self, text: str) -> None:
         """Show on the run's page what the training waits for, and log it every 15 s."""

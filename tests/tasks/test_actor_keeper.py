@@ -111,6 +111,18 @@ def test_an_actor_that_was_heard_and_falls_silent_is_replaced_a_new_one_may_take
     wait_until(lambda: launcher.calls[3:] == ["launch"], 60)
 
 
+def test_an_actor_that_came_back_since_the_learner_looked_is_kept(keeper: ActorKeeper, launcher: Launcher) -> None:
+    keeper.start("host:1")
+    wait_until(lambda: "launch" in launcher.calls, 60)
+    time.sleep(0.8)
+    keeper.check(view(silent_s=0.6))  # heard once, then cut off
+    time.sleep(0.2)
+    for _ in range(20):
+        keeper.check(view())
+        time.sleep(0.02)
+    assert launcher.calls == ["adopt", "launch"]
+
+
 def test_a_learner_that_is_busy_accuses_nobody(keeper: ActorKeeper, launcher: Launcher) -> None:
     keeper.start("host:1")
     wait_until(lambda: "launch" in launcher.calls, 60)
