@@ -1,16 +1,21 @@
 """A virtual SO-101 on a virtual servo bus: what speaks to the real arm speaks to this one, byte for byte.
 
 registers      the control table of one STS3215: names, addresses, sizes, factory values
-servo          one servo: what a write does, what a read answers, what survives a power cut
-protection     its protections: voltage, encoder, heat, current, overload
-motion         its path generator: from where it is to its goal, with its speed and acceleration
+control_table  its memory: EEPROM, the lock, power cuts
+servo          one servo: what a write does, what a read answers, what it does with its motor
+settings       what its registers ask of the motor, in ticks and seconds
+protection     voltage, encoder, heat, current, overload
+motion         its path to a goal, with its speed and acceleration
+motor          what the motor can do, and how it warms up
 packets        Feetech's protocol 0: bytes to packets and back
 bus            the half-duplex wire that the servos share, with its timing
 faults         what can go wrong on that wire
-plant          the mechanics and electrics: MuJoCo's SO-101, the hand that pushes it, the supply
-arm            servos, plant and bus as one thing with one clock
-hand           scripts and recordings that move an arm by hand
+plant          MuJoCo's SO-101 on its table, and the hand that pushes it
+hand           scripts and recordings that the hand follows
+supply         the power supply
+arm            all of these as one thing with one clock
+calibration    how servos sit on their joints, and LeRobot's calibration file
 port           the pseudo-terminal
-server         the process; `control` is the socket that plays faults; `client` starts and asks it
-calibration    LeRobot's calibration file of a virtual arm
+control        the verbs of the control socket: to look into the arm, and to break it
+server         the process; `client` starts it and asks it; `eeprom` is what it remembers
 """

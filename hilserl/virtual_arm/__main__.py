@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import NoReturn
 
 from hilserl.errors import HilserlError
 from hilserl.virtual_arm.client import READY
 from hilserl.virtual_arm.server import Server, ServerOptions
 
 
-def _terminate(*_: object) -> NoReturn:
-    raise SystemExit(0)
-
-
 def main() -> None:
-    """Serve until told to end."""
-    signal.signal(signal.SIGTERM, _terminate)
+    """Serve until told to end. Ctrl-C reaches the whole terminal, and whoever started this says SIGTERM as well: both only ask."""
     try:
         server = Server(ServerOptions.from_json(sys.argv[1]))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: server.stop())
         print(READY, flush=True)
         server.run()
-    except KeyboardInterrupt:
-        pass  # Ctrl-C reaches the whole terminal; `run` has closed everything
     except HilserlError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -57,7 +57,7 @@ class ControlClient:
         return answer
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up; safe to call twice."""
         self._lines.close()
         self._socket.close()
 

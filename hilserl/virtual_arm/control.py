@@ -53,7 +53,10 @@ class Control:
             if verb is None:
                 raise RobotError(f'a request is {{"do": VERB, ...}} with one of the verbs {", ".join(self._verbs)}.')
             answer: Answer = {"ok": True} | (verb(**request) or {})
-        except (HilserlError, ValidationError, TypeError, ValueError) as error:
+        except ValidationError as error:
+            wrong = [f"`{'.'.join(map(str, one['loc']))}`: {one['msg'].lower()}" for one in error.errors()]
+            answer = {"ok": False, "error": "; ".join(wrong)}
+        except (HilserlError, TypeError, ValueError) as error:
             answer = {"ok": False, "error": str(error)}
         return json.dumps(answer).encode() + b"\n"
 

@@ -116,8 +116,12 @@ class Server:
         """The arm; `reset` replaces it."""
         return self._control.arm
 
+    def stop(self) -> None:
+        """Ask it to end soon; from a signal handler as well."""
+        self._control.stopping = True
+
     def run(self) -> None:
-        """Serve until `stop`, the end of standard input, or an interrupt."""
+        """Serve until `stop`, the verb `stop`, or the end of standard input."""
         try:
             while not self._control.stopping:
                 self._turn()
@@ -147,7 +151,7 @@ class Server:
                 self._peers[self._listener.accept()[0]] = bytearray()
             elif source is sys.stdin:
                 if not os.read(sys.stdin.fileno(), 4096):
-                    self._control.stopping = True
+                    self.stop()
             elif source is not self._port:
                 self._serve(source)
         if (data := self.arm.bus.due(time.monotonic())) and self._port.plugged:
