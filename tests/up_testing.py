@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,13 @@ class Api:
 
     def state(self, run: str) -> str:
         return str(self.run(run)["state"]["type"])
+
+    def reach(self, states: Mapping[str, str], within_s: float) -> None:
+        """Wait until flow runs are in these states; where one is not, say in which it is, and why."""
+        deadline = time.monotonic() + within_s
+        while wrong := [run for run, state in states.items() if self.state(run) != state]:
+            assert time.monotonic() < deadline, [(states[run], self.run(run)["state"]) for run in wrong]
+            time.sleep(0.1)
 
     def message(self, run: str) -> str:
         return str(self.run(run)["state"]["message"])
@@ -192,6 +199,11 @@ class Training:
     def actors(self, *states: str) -> list[dict[str, Any]]:
         """Return this training's actor flow runs, the newest first."""
         return self.site.runs(*states, tag=f"run:{self.facts.get('run_id')}")
+
+    def actor(self, within_s: float = 400) -> dict[str, Any]:
+        """Wait until exactly one actor of this training runs, and return its flow run."""
+        eventually(lambda: len(self.actors("RUNNING")) == 1, within_s)
+        return self.actors("RUNNING")[0]
 
     def goes_on(self, within_s: float = 400) -> None:
         """Wait until there are new critic updates from new steps."""

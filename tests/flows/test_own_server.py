@@ -110,7 +110,7 @@ def test_a_server_away_for_80_s_stops_nobody_and_cancel_works_afterwards(site: O
     """Prefect itself is deaf to the cancellation of a run that was in flight for such an outage."""
     training = begun()
     training.goes_on(400)
-    (actor,) = training.actors("RUNNING")
+    actor = training.actor()
     site.server.stop()
     time.sleep(80)
     training.goes_on()
@@ -119,7 +119,7 @@ def test_a_server_away_for_80_s_stops_nobody_and_cancel_works_afterwards(site: O
     assert site.state(training.id) == "RUNNING" and site.state(actor["id"]) == "RUNNING"
     training.goes_on()
     site.cancel(training.id)
-    eventually(lambda: site.state(training.id) == "CANCELLED" and site.state(actor["id"]) == "CANCELLED", 400)
+    site.reach({training.id: "CANCELLED", actor["id"]: "CANCELLED"}, 400)
 
 
 def test_a_robot_host_that_is_gone_is_told_within_30_s_and_used_again_when_it_is_back(
@@ -127,7 +127,7 @@ def test_a_robot_host_that_is_gone_is_told_within_30_s_and_used_again_when_it_is
 ) -> None:
     training = begun(seed=1)
     training.goes_on(400)
-    (actor,) = training.actors("RUNNING")
+    actor = training.actor()
     process = site.flow_process(actor["id"])
     site.kill_worker("robot")
     process.kill()
@@ -137,10 +137,10 @@ def test_a_robot_host_that_is_gone_is_told_within_30_s_and_used_again_when_it_is
     time.sleep(5)
     site.start_worker("robot", "--work-queue", "robot-host")
     training.goes_on(400)
-    (new,) = training.actors("RUNNING")
+    new = training.actor()
     assert new["id"] != actor["id"]
 
     site.kill_worker("learner")  # the flow goes on, and nobody is left to tell it of its cancellation
     training.goes_on()
     site.cancel(training.id)
-    eventually(lambda: site.state(training.id) == "CANCELLED" and site.state(new["id"]) == "CANCELLED", 400)
+    site.reach({training.id: "CANCELLED", new["id"]: "CANCELLED"}, 120)

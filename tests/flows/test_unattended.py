@@ -38,7 +38,7 @@ def training(up: Up) -> Training:
 
 
 def test_a_killed_learner_is_started_again_and_takes_its_actor_back(up: Up, training: Training) -> None:
-    (actor,) = training.actors("RUNNING")
+    actor = training.actor()
     port = training.facts["link_port"]
     up.flow_process(training.id).kill()
     eventually(lambda: up.run(training.id)["run_count"] == 2 and up.state(training.id) == "RUNNING", 400)
@@ -49,17 +49,17 @@ def test_a_killed_learner_is_started_again_and_takes_its_actor_back(up: Up, trai
 
 @pytest.mark.failure("R20")
 def test_a_killed_actor_is_crashed_within_seconds_and_a_new_one_is_started(up: Up, training: Training) -> None:
-    (actor,) = training.actors("RUNNING")
+    actor = training.actor()
     up.flow_process(actor["id"]).kill()
     eventually(lambda: up.state(actor["id"]) == "CRASHED", 30)
     assert "-9" in up.message(actor["id"]) or "137" in up.message(actor["id"])
     training.goes_on()
-    (new,) = training.actors("RUNNING")
+    new = training.actor()
     assert new["id"] != actor["id"] and up.run(actor["id"])["run_count"] == 1, "the old one is never started again"
 
 
 def test_a_killed_worker_of_either_host_costs_no_training(up: Up, training: Training) -> None:
-    (actor,) = training.actors("RUNNING")
+    actor = training.actor()
     up.kill("worker", "robot")
     eventually(lambda: up.state(actor["id"]) == "CRASHED", 400)
     training.goes_on(400)
@@ -70,7 +70,7 @@ def test_a_killed_worker_of_either_host_costs_no_training(up: Up, training: Trai
 
 
 def test_a_killed_server_is_started_again_and_nobody_minds(up: Up, training: Training) -> None:
-    (actor,) = training.actors("RUNNING")
+    actor = training.actor()
     count = up.run(training.id)["run_count"]
     up.kill("prefect.server.api.server:create_app")
     training.goes_on()
@@ -94,7 +94,7 @@ def test_the_token_is_in_no_log_no_database_and_not_in_mlflow(up: Up, training: 
 
 
 def test_cancel_in_the_ui_stops_both_softly_and_for_good(up: Up, training: Training) -> None:
-    (actor,) = training.actors("RUNNING")
+    actor = training.actor()
     up.cancel(training.id)
     eventually(lambda: up.state(training.id) == "CANCELLED" and up.state(actor["id"]) in ("CANCELLED", "COMPLETED", "FAILED"), 400)
     assert up.state(actor["id"]) != "CRASHED"
