@@ -47,7 +47,7 @@ def pool(client: Any, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def actor(own_home, pool: str) -> DeployedActor:
-    config = make_tiny_config(robot__host=pool)
+    config = make_tiny_config(robot__host=pool, name=pool)  # runs of one name and second would share their tag on this one server
     return DeployedActor(config, open_run(config))
 
 

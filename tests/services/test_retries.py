@@ -78,11 +78,11 @@ def test_it_is_not_done_for_ever(server: Server, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(retries, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
     said: list[str] = []
     trainings = CrashedTrainings("http://server", PLAN, said.append)
-    for _ in range(10):
+    for _ in range(20):
         server.crash("broken")
         trainings.tend()
         clock.now += 20
-    assert len(server.retried) == 5 and "is not started again by itself" in said[-1] and "prefect flow-run retry broken" in said[-1]
+    assert len(server.retried) == 12 and "is not started again by itself" in said[-1] and "prefect flow-run retry broken" in said[-1]
 
 
 def test_a_server_that_is_away_is_asked_again(server: Server) -> None:
