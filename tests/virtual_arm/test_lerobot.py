@@ -118,7 +118,7 @@ def test_a_leader_is_read_while_a_hand_moves_it(start_arm: StartArm):
     arm.wait_for_hand()
     wanted = joints_to_lerobot([0.3] * 6)
     action = np.array([leader.get_action()[f"{name}.pos"] for name in JOINT_NAMES])
-    np.testing.assert_allclose(action, wanted, atol=1.0)
+    np.testing.assert_allclose(action, wanted, atol=2.0)  # degrees: a hand holds it, in real time
     leader.send_feedback(dict(zip([f"{name}.pos" for name in JOINT_NAMES], action, strict=True)))
     arm.ask("state")
     assert arm.ask("state")["torque_on"] == ALL_ON  # a trap: feedback switches the torque on
