@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import math
 import sys
@@ -18,6 +17,7 @@ from hilserl.config import TrainConfig
 from hilserl.errors import RobotError, ServiceError
 from hilserl.learner.parts import LearnerView
 from hilserl.runs import RunFolder
+from hilserl.threads import background_thread
 from tasks.actor_launch import ActorLauncher, ActorState, NotReady
 from tasks.deployed_actor import DeployedActor
 from tasks.local_actor import LocalActor
@@ -83,7 +83,7 @@ class ActorKeeper:
         """Have an actor for the learner at `address` from now on."""
         self._address = address
         # The copied context makes the actor's flow run a child of this one on the page.
-        self._thread = threading.Thread(target=contextvars.copy_context().run, args=(self._keep,), name="actor-keeper", daemon=True)
+        self._thread = background_thread(self._keep, "actor-keeper")
         self._thread.start()
 
     def check(self, view: LearnerView) -> str:

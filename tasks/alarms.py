@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextvars
 import queue
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from hilserl.learner.alarms import Alarm
+from hilserl.threads import background_thread
 from tasks.artifacts import has_page, publish_markdown
 
 KEY = "alarms"
@@ -26,7 +25,7 @@ def alarms_artifact() -> Iterator[Callable[[Sequence[Alarm]], None]]:
         while (alarms := waiting.get()) is not None:
             publish_markdown(KEY, alarms_markdown(alarms), "What raised an alarm in training")
 
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(post,), name="alarms", daemon=True)
+    thread = background_thread(post, "alarms")
     thread.start()
     try:
         yield waiting.put

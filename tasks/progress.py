@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import threading
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from hilserl.progress import Progress, subscribed
+from hilserl.threads import background_thread
 from tasks.artifacts import has_page
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def progress_artifact(key: str) -> Iterator[None]:
     def keep(progress: Progress) -> None:
         latest[:] = [progress]
 
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(post,), name=f"progress-{key}", daemon=True)
+    thread = background_thread(post, f"progress-{key}")
     with subscribed(keep):
         thread.start()
         try:

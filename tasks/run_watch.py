@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import threading
 import time
@@ -14,6 +13,8 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 
 from hilserl.errors import HilserlError
+from hilserl.threads import background_thread
+from tasks.orphaned import outlive_the_reader
 from tasks.server import has_server, quick_client
 
 logger = logging.getLogger(__name__)
@@ -44,9 +45,10 @@ class RunWatch:
         self._cancelling_since: float | None = None
         self._id = runtime.flow_run.id
         # The copied context has the settings that say which server.
-        self._thread = threading.Thread(target=contextvars.copy_context().run, args=(self._watch,), name="run-watch", daemon=True)
+        self._thread = background_thread(self._watch, "run-watch")
 
     def __enter__(self) -> RunWatch:
+        outlive_the_reader()
         if has_server() and self._id:
             self._thread.start()
         return self

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hilserl", "tasks", "flows")
 
-BASE = {"errors", "files", "hash_memo", "progress", "schema", "config", "telemetry"}
+BASE = {"errors", "files", "hash_memo", "progress", "schema", "config", "telemetry", "threads"}
 BELOW_THE_LOOPS = BASE | {
     "data",
     "sac",
@@ -35,6 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
     "telemetry": set(),
+    "threads": set(),
     "files": {"errors"},
     "hash_memo": {"errors", "files"},
     "config": {"errors"},

@@ -99,7 +99,9 @@ class PolicyConfig(Model):
     critic_target_update_weight: Annotated[float, Field(gt=0, le=1)] = 0.005
     latent_dim: Count = 64
     hidden_dims: Annotated[tuple[Count, ...], Field(min_length=1)] = (256, 256)
-    grad_clip_norm: Positive = 40.0
+    grad_clip_norm: Positive | None = Field(
+        40.0, description="Longest gradient of a network; None: not clipped, for rewards that are much larger than 1"
+    )
     batch_size: Annotated[int, Field(ge=2, le=65_536, description="Half online, half demonstrations")] = 256
     critic_layer_norm: bool = Field(True, description="LayerNorm in the critics; without it 22 expert demonstrations make RLPD diverge")
     clip_target: bool = Field(

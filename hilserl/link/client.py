@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal, Self
 
@@ -29,6 +30,7 @@ from hilserl.link.outbox import Delivery, Outbox
 from hilserl.link.tls import explain, load_identity
 from hilserl.link.weights_source import WeightsSource
 from hilserl.schema import FeatureSchema
+from hilserl.threads import background_thread
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +136,7 @@ class LinkClient:
                 ("link-weights", self._follow_weights),
                 ("link-watchdog", self._watch),
             ):
-                thread = threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True)
+                thread = background_thread(partial(self._guarded, work), name)
                 self._threads.append(thread)
                 thread.start()
         if not self._wait(lambda: self.is_connected, timeout_s):

@@ -26,6 +26,7 @@ from typing import Self
 from hilserl.errors import TransportError
 from hilserl.files import disk_error, fsync_directory
 from hilserl.link.journal_format import pack_header, scan
+from hilserl.threads import background_thread
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Journal:
             os.close(self._lock_descriptor)
             raise
         self._dirty, self._stop = threading.Event(), threading.Event()
-        self._syncer = threading.Thread(target=self._sync_loop, name="journal-sync", daemon=True)
+        self._syncer = background_thread(self._sync_loop, "journal-sync")
         self._syncer.start()
 
     # ------------------------------------------------------------------------------- writing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 import time
@@ -24,6 +25,7 @@ from hilserl.link.messages import Handshake, LearnerStatus, Record, check_name
 from hilserl.link.tls import host_of
 from hilserl.link.watch import ConnectionWatch, Refusals, WatchedStream
 from hilserl.schema import FeatureSchema
+from hilserl.threads import background_thread
 
 logger = logging.getLogger(__name__)
 
@@ -296,6 +298,9 @@ class DaemonThreads(futures.Executor):
     exception with an actor connected would hang instead of exiting non-zero.
     """
 
+    def __init__(self) -> None:
+        self._context = contextvars.copy_context()  # gRPC calls from threads of its own
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> futures.Future[Any]:
         """Run `fn` in a thread of its own."""
         future: futures.Future[Any] = futures.Future()
@@ -306,5 +311,5 @@ class DaemonThreads(futures.Executor):
             except BaseException as error:
                 future.set_exception(error)
 
-        threading.Thread(target=run, name="link-call", daemon=True).start()
+        self._context.copy().run(background_thread, run, "link-call").start()
         return future

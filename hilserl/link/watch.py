@@ -19,6 +19,7 @@ from urllib.parse import unquote
 import grpc
 
 from hilserl.link.limits import HELLO_TIMEOUT_S, SILENCE_S
+from hilserl.threads import background_thread
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class ConnectionWatch:
         self._known: dict[str, float] = {}  # peers that made a call, or were named: when last in the kernel's table
         self._waiting: dict[str, float] = {}  # open connections without a call so far: since when
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="link-watch", daemon=True)
+        self._thread = background_thread(self._run, "link-watch")
 
     def start(self, port: int) -> None:
         """Begin to look at `port`; what an earlier process with this port left in the table is no news."""

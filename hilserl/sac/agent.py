@@ -166,7 +166,7 @@ class SacAgent:
     def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        grad_norm = nn.utils.clip_grad_norm_(parameters, self.config.grad_clip_norm)
+        grad_norm = nn.utils.clip_grad_norm_(parameters, math.inf if self.config.grad_clip_norm is None else self.config.grad_clip_norm)
         optimizer.step()
         return grad_norm
 

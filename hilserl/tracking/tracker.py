@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hilserl.config.models import TrackingConfig
 from hilserl.errors import CacheError, ServiceError, TransportError
 from hilserl.progress import Progress, publish
+from hilserl.threads import background_thread
 from hilserl.tracking.store import MAX_TAG_CHARS, RunStatus, flatten, run_url, shorten, shown_uri, system_metrics
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class MlflowTracker(Tracker):
         begin = {"id": uuid.uuid4().hex, "name": run_name, "resume": resume_run_id, "params": flatten(params)}
         self._spool.append({"begin": begin | {"tags": {key: str(value) for key, value in tags.items()}}})
         self._delivery = Delivery(config, self._spool, self._report, self._know_run)
-        self._thread = threading.Thread(target=self._deliver, name="mlflow", daemon=True)
+        self._thread = background_thread(self._deliver, "mlflow")
         self._thread.start()
 
     @property

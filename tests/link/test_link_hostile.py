@@ -364,7 +364,7 @@ def test_a_decompression_bomb_is_refused(
 def test_weights_are_sent_twice_at_once_to_one_connection_and_not_fifty_times(
     server: LinkServer, honest: Honest, peer: Callable[..., Peer], log: Callable[[str], bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights = Weights.create(1, {"w": np.zeros(2_000_000, np.float32)})
+    weights = Weights.create(1, {"w": np.zeros(16_000_000, np.float32)})
     server.publish_weights(weights)
     greedy = peer()
     calls = [greedy.stub.GetWeights(link_pb2.WeightsRequest(), metadata=credentials(TOKEN), timeout=20) for _ in range(12)]
