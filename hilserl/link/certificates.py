@@ -33,7 +33,7 @@ AUTHORITY_CERTIFICATE = "ca.pem"
 _AUTHORITY_KEY = "ca.key"
 _AUTHORITY_LIFE = dt.timedelta(days=3652)
 _LIFE = dt.timedelta(days=730)
-_BACKDATED = dt.timedelta(hours=1)  # for a host whose clock is a little behind
+_BACKDATED = dt.timedelta(days=30)  # a robot host without a clock of its own wakes up when it was last switched off
 _ALWAYS = ("localhost", "127.0.0.1", "::1")
 _DNS_NAME = re.compile(r"(?!-)(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}")
 _PURPOSE = {"learner": ExtendedKeyUsageOID.SERVER_AUTH, "actor": ExtendedKeyUsageOID.CLIENT_AUTH}

@@ -23,7 +23,7 @@ from hilserl.link import link_pb2, link_pb2_grpc
 from hilserl.link.auth import check_token, credentials
 from hilserl.link.channel import COMPRESSION, open_channel
 from hilserl.link.codec import decode_status, encode_handshake, encode_record
-from hilserl.link.conformity import check_conformity
+from hilserl.link.conformity import Conformity
 from hilserl.link.journal import Journal
 from hilserl.link.messages import EpisodeReport, Handshake, LearnerStatus, Record, Step, Weights, check_name
 from hilserl.link.outbox import Delivery, Outbox
@@ -100,7 +100,7 @@ class LinkClient:
         self._identity = load_identity("actor") if tls else None
         self._metadata = () if tls else credentials(check_token(token or "", "The actor's link"))
         self._compression = COMPRESSION[compression]
-        self._schema = schema
+        self._conformity = None if schema is None else Conformity(schema)
         self._actor_id, self._robot_id = check_name(actor_id, "actor_id"), check_name(robot_id, "robot_id")
         self._handshake = handshake
         self._max_record_bytes = max_message_mb << 20
@@ -232,8 +232,8 @@ class LinkClient:
 
     def _send(self, record: Record) -> None:
         self._raise_if_failed()
-        if self._schema is not None:
-            check_conformity(record, self._schema)
+        if self._conformity is not None:
+            self._conformity.check(record)
         payload = encode_record(record)
         if len(payload) > self._max_record_bytes:
             raise TransportError(

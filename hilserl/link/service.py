@@ -17,7 +17,7 @@ import grpc
 from hilserl.errors import TransportError
 from hilserl.link import link_pb2
 from hilserl.link.codec import decode_actor_message, decode_handshake, decode_record, encode_status
-from hilserl.link.conformity import check_conformity
+from hilserl.link.conformity import Conformity
 from hilserl.link.ingest import Ingest
 from hilserl.link.leases import Lease, Leases
 from hilserl.link.limits import MAX_WEIGHT_CALLS_PER_CONNECTION
@@ -111,7 +111,7 @@ class LinkServicer:
         tls: bool,
     ) -> None:
         self._handshake = handshake
-        self._schema = schema
+        self._conformity = None if schema is None else Conformity(schema)
         self._ingest = ingest
         self._leases = leases
         self._board = board
@@ -263,8 +263,8 @@ class LinkServicer:
 
     def _checked(self, payload: bytes) -> Record:
         record = decode_record(payload)
-        if self._schema is not None:
-            check_conformity(record, self._schema)
+        if self._conformity is not None:
+            self._conformity.check(record)
         return record
 
     def _abort(self, context: grpc.ServicerContext, code: grpc.StatusCode, details: str) -> None:

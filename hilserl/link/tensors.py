@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -42,18 +43,62 @@ def encode_tensor(array: np.ndarray, into: link_pb2.Tensor, name: str = "") -> N
     Raises:
         TransportError: The dtype has no wire form, such as `object`.
     """
-    code = _CODES.get(array.dtype.newbyteorder("="))
+    into.dtype = _code(array.dtype, name)
+    into.shape.extend(array.shape)
+    into.data = bytes(_data(array))
+    into.name = name
+
+
+def named_fields(arrays: Mapping[str, np.ndarray], number: int) -> list[bytes | memoryview]:
+    """Return the bytes of a message's repeated field `number` of wire tensors, one per name, in parts to be joined.
+
+    What `encode_named` and protobuf make, without copying the data twice: the control thread sends pictures.
+
+    Raises:
+        TransportError: As `encode_tensor`.
+    """
+    parts: list[bytes | memoryview] = []
+    for name, array in arrays.items():
+        prefix = _prefix(number, name, array.dtype, array.shape)
+        parts += (prefix, _data(array))
+    return parts
+
+
+def length_prefix(number: int, length: int) -> bytes:
+    """Return what stands before the `length` bytes of a field of a protobuf message."""
+    out = bytearray((number << 3 | 2,))
+    while length > 0x7F:
+        out.append(length & 0x7F | 0x80)
+        length >>= 7
+    out.append(length)
+    return bytes(out)
+
+
+@lru_cache(maxsize=256)
+def _prefix(number: int, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """Return all of a tensor's field but the data, which comes last."""
+    code = _code(dtype, name)
+    length = math.prod(shape) * dtype.itemsize
+    head: bytes = link_pb2.Tensor(dtype=code, shape=shape, name=name).SerializeToString()
+    head += length_prefix(link_pb2.Tensor.DATA_FIELD_NUMBER, length)
+    return length_prefix(number, len(head) + length) + head
+
+
+def _code(dtype: np.dtype, name: str) -> link_pb2.DType:
+    code = _CODES.get(dtype.newbyteorder("="))
     if code is None:
         raise TransportError(
-            f"{_quoted(name)}arrays of dtype {array.dtype} cannot be sent over the link. "
-            f"Convert it to one of {[str(dtype) for dtype in SUPPORTED_DTYPES]}."
+            f"{_quoted(name)}arrays of dtype {dtype} cannot be sent over the link. "
+            f"Convert it to one of {[str(supported) for supported in SUPPORTED_DTYPES]}."
         )
+    return code
+
+
+def _data(array: np.ndarray) -> bytes | memoryview:
+    """Return the array's bytes, little-endian and in C order; a view where they are that already."""
     if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and sys.byteorder == "big"):
-        array = array.astype(_DTYPES[code])
-    into.dtype = code
-    into.shape.extend(array.shape)
-    into.data = array.tobytes()
-    into.name = name
+        array = array.astype(array.dtype.newbyteorder("<"))
+    return array.data.cast("B") if array.flags.c_contiguous and array.size and array.ndim else array.tobytes()
 
 
 def decode_tensor(message: link_pb2.Tensor) -> np.ndarray:

@@ -6,7 +6,7 @@ from hypothesis.extra import numpy as hnp
 
 from hilserl.errors import TransportError
 from hilserl.link import link_pb2
-from hilserl.link.tensors import SUPPORTED_DTYPES, decode_named, decode_tensor, encode_named, encode_tensor
+from hilserl.link.tensors import SUPPORTED_DTYPES, decode_named, decode_tensor, encode_named, encode_tensor, named_fields
 
 
 def over_the_wire(array: np.ndarray) -> np.ndarray:
@@ -28,6 +28,19 @@ def test_every_dtype_and_shape_comes_back(dtype: np.dtype, shape: tuple[int, ...
 @given(hnp.arrays(st.sampled_from(SUPPORTED_DTYPES), hnp.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=4)))
 def test_any_value_comes_back_bit_for_bit(array: np.ndarray) -> None:
     assert over_the_wire(array).tobytes() == array.tobytes()
+
+
+ARRAYS = hnp.arrays(st.sampled_from(SUPPORTED_DTYPES), hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=20))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(st.text(min_size=1, max_size=200), ARRAYS, max_size=4))
+def test_the_fast_form_says_what_protobuf_says(arrays: dict[str, np.ndarray]) -> None:
+    arrays |= {"transposed": np.arange(300, dtype=np.float32).reshape(3, 100).T, "big": np.arange(6, dtype=">f4")}
+    wanted = link_pb2.Step()
+    encode_named(arrays, wanted.observation)
+    found = link_pb2.Step.FromString(b"".join(named_fields(arrays, link_pb2.Step.OBSERVATION_FIELD_NUMBER)))
+    assert found == wanted
 
 
 def test_layout_and_byte_order_do_not_matter() -> None:
