@@ -132,6 +132,20 @@ def check_link(config: Config = "reach", set_: Set = None) -> None:
 
 
 @app.command()
+def doctor(
+    config: Config = "reach",
+    set_: Set = None,
+    still: Annotated[bool, typer.Option("--still", help="Leave out what moves the arm; it may then not be driven unattended.")] = False,
+) -> None:
+    """On the robot's host: is this arm ready? Looks at it, moves it a little, and says what is wrong and how to fix it."""
+    from commands.doctor import run_doctor
+
+    _require_home()
+    if not run_doctor(config, _overrides(set_, None), motion=not still):
+        raise typer.Exit(1)
+
+
+@app.command()
 def ui(
     which: Annotated[UiName, typer.Argument(help="Which one.")],
     port: Annotated[int | None, typer.Option(help="Port; 4200 for Prefect and 5000 for MLflow.")] = None,
@@ -152,6 +166,48 @@ def deliver(
     from commands.deliver import run_deliver
 
     run_deliver(run, uri)
+
+
+@app.command()
+def estop(
+    robot: Annotated[str | None, typer.Option(help="Id of the arm (`robot.id`); without it, every arm of this machine.")] = None,
+    wait_for_key: Annotated[
+        bool, typer.Option("--wait-for-key", help="Wait, and stop when any key is pressed: a terminal as an emergency button.")
+    ] = False,
+) -> None:
+    """Stop an arm now, whatever its process does; it stays stopped until `hilserl rearm`."""
+    from commands.safety import run_estop
+
+    run_estop(robot, wait_for_key=wait_for_key)
+
+
+@app.command()
+def rearm(
+    robot: Annotated[str, typer.Option(help="Id of the arm (`robot.id`).")],
+    port: Annotated[str | None, typer.Option(help="Of the arm, where it has another than when it was stopped.")] = None,
+) -> None:
+    """Release a stopped arm, after a look at it: asks a person, and is refused while the cause stands."""
+    from commands.safety import run_rearm
+
+    run_rearm(robot, port)
+
+
+@app.command()
+def record(
+    config: Config = "lift",
+    into: Annotated[
+        Path | None, typer.Option("--into", help="Folder of the dataset; by default `dataset.root` of the configuration.")
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="How many to keep in this session.")] = 20,
+    resume: Annotated[bool, typer.Option("--resume", help="Add to a recording that exists, or go on with an interrupted one.")] = False,
+    keep_failures: Annotated[bool, typer.Option("--keep-failures", help="Keep episodes without success as well.")] = False,
+    set_: Set = None,
+) -> None:
+    """Record demonstrations by hand (leader arm, gamepad, keyboard), straight into a dataset to learn from. Ctrl-C ends it."""
+    from commands.record import run_record
+    from hilserl.config import load_config
+
+    run_record(load_config(config, _overrides(set_, None)), into, episodes, resume=resume, keep_failures=keep_failures)
 
 
 @app.command()

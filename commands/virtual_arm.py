@@ -15,6 +15,7 @@ from hilserl.errors import RobotError
 from hilserl.files import home
 
 if TYPE_CHECKING:
+    from hilserl.config.models import CameraConfig
     from hilserl.virtual_arm.client import VirtualArmProcess
 
 app = typer.Typer(rich_markup_mode="rich", help="Run a virtual SO-101 on a virtual serial port, until Ctrl-C.")
@@ -35,6 +36,13 @@ class LeaderMotion(StrEnum):
     none = "none"
     still = "still"
     wave = "wave"
+
+
+class CameraName(StrEnum):
+    """One of the simulation's cameras."""
+
+    wrist = "wrist"
+    front = "front"
 
 
 class ArmName(StrEnum):
@@ -58,6 +66,11 @@ def run(
         Path | None, typer.Option(help="A LeRobotDataset in joint space, whose actions the leader follows instead.")
     ] = None,
     episode: Annotated[int, typer.Option(min=0, help="Which of its episodes.")] = 0,
+    camera: Annotated[
+        list[CameraName] | None, typer.Option(help="A camera of the follower: `wrist`, `front`, or both (the option twice).")
+    ] = None,
+    camera_size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="Of the frames.")] = "320x240",
+    camera_fps: Annotated[float, typer.Option(min=1.0, max=120.0, help="Frames per second; in lock step they come on request.")] = 30.0,
     motor: Annotated[MotorName, typer.Option(help="Servos of the follower.")] = MotorName.v12,
     usb_latency_ms: Annotated[float, typer.Option(min=0.0, max=1000.0, help="From the last byte of an answer to the host.")] = 1.0,
     wire_time: Annotated[bool, typer.Option(help="Bytes take the time that the baud rate says.")] = True,
@@ -87,6 +100,8 @@ def run(
             port=follower_port,
             keep_eeprom=True,
             arm=ArmOptions(motor=motor.value, lock_step_hz=lock_step_hz, **shared),
+            cameras=_cameras(camera or [], camera_size),
+            camera_fps=camera_fps,
             until_stdin_ends=True,
         )
     ]
@@ -144,8 +159,19 @@ def _folder(folder: Path | None) -> Path:
     return (folder or home() / "virtual-arm").absolute()
 
 
+def _cameras(names: list[CameraName], size: str) -> dict[str, CameraConfig]:
+    from hilserl.config.models import CameraConfig
+
+    try:
+        width, height = (int(part) for part in size.lower().split("x"))
+        return {name.value: CameraConfig(width=width, height=height) for name in names}
+    except ValueError:
+        raise RobotError(f"--camera-size {size}: give two numbers of pixels from 16 to 4096, such as 640x480.") from None
+
+
 def _how_to_use(arms: list[VirtualArmProcess], *, calibrated: bool) -> str:
     lines = [f"{arm.options.name:9} port {arm.port}   LeRobot id `{arm.options.name}`" for arm in arms]
+    lines += [f"camera    {name} {arms[0].camera(name)}" for name in arms[0].options.cameras]
     kinds = ["robot", "teleop"]
     types = ["so101_follower", "so101_leader"]
 
@@ -161,6 +187,10 @@ def _how_to_use(arms: list[VirtualArmProcess], *, calibrated: bool) -> str:
         lines += [f"  lerobot-calibrate {options(0)}"]
     if len(arms) == 2:
         lines += ["", "Let the follower follow the leader:", f"  lerobot-teleoperate {options(0)} \\", f"    {options(1)}"]
+    lines += [
+        "",
+        "The same in LeRobot's commands once plugins/lerobot_robot_hilserl is installed, cameras included: --robot.type=so101_virtual",
+    ]
     lines += [
         "",
         "Look into it, or break it, from another terminal:",

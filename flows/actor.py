@@ -20,6 +20,7 @@ from hilserl.config import TrainConfig  # noqa: E402
 from hilserl.errors import LearnerAwayError  # noqa: E402
 from tasks.deployed_actor import LEARNER_AWAY, TOO_LATE  # noqa: E402
 from tasks.drive_robot import drive_robot, import_ahead, too_late  # noqa: E402
+from tasks.preflight import needs_preflight, preflight  # noqa: E402
 from tasks.run_watch import RunWatch  # noqa: E402
 from tasks.server import wait_for_server  # noqa: E402
 
@@ -33,6 +34,8 @@ def actor(config: TrainConfig, address: str, run_id: str) -> Any:
     if reason := too_late():
         return Cancelled(name=TOO_LATE, message=reason)
     try:
+        if needs_preflight(config):
+            preflight(config)
         result = drive_robot(config, address, run_id)
         ending: Any = Cancelled(message=result["reason"]) if result["cancelled"] else result
     except LearnerAwayError as error:

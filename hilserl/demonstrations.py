@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 
 STAGE = "record-demonstrations"
 _MAX_FAILED_SHARE = 0.5
-_TASKS = {"reach": "Move the gripper above the cube.", "lift": "Grasp the cube and lift it."}
 
 
 def demonstration_inputs(config: TrainConfig) -> dict[str, Any]:
@@ -32,9 +31,9 @@ def demonstration_inputs(config: TrainConfig) -> dict[str, Any]:
     return {
         "code": source_hash(env, expert, privileged, render, scene, codec, kinematics, least_squares, state, units, writer),
         "record": _recording(config).model_dump(mode="json"),
-        "task": config.task.model_dump(mode="json"),
+        "task": config.task.model_dump(mode="json", exclude={"classifier"}),
         **({"discount": config.policy.discount} if config.task.reward == "shaped" else {}),
-        "robot": config.robot.model_dump(mode="json", exclude={"id", "host"}),
+        "robot": config.robot.scene_facts(),
         "observation": {
             "images": sorted(config.observation.images),
             "state": list(config.observation.state),
@@ -127,10 +126,10 @@ def record_demonstrations(config: TrainConfig, folder: Path) -> None:
                         seen = {key: value for key, value in before.items() if key != STATE_KEY}
                         seen[STATE_KEY] = joints_to_lerobot(joints).astype(np.float32)
                         writer.add_frame(
-                            seen, joints_to_lerobot(info["joint_target_rad"]).astype(np.float32), task=_TASKS[config.task.type]
+                            seen, joints_to_lerobot(info["joint_target_rad"]).astype(np.float32), task=config.task.sentence
                         )
                     else:
-                        writer.add_frame(before, info["executed_action"], float(reward), task=_TASKS[config.task.type])
+                        writer.add_frame(before, info["executed_action"], float(reward), task=config.task.sentence)
                 if info["is_success"]:
                     writer.save_episode()
                 else:

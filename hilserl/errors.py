@@ -6,6 +6,7 @@ HilserlError
 ├── CacheError          a built artefact (offline buffer, encoder) on disk
 ├── SimulationError     the MuJoCo task
 ├── RobotError          the arm
+│   ├── BusError        its servo bus: the port, or a servo that does not answer
 │   └── KinematicsError
 ├── TransportError      the link between actor and learner
 │   └── LearnerAwayError
@@ -42,6 +43,10 @@ class SimulationError(HilserlError):
 
 class RobotError(HilserlError):
     """The arm cannot be used, or is used by somebody else."""
+
+
+class BusError(RobotError):
+    """The serial port is gone, or a servo on it does not answer."""
 
 
 class KinematicsError(RobotError):

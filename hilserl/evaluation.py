@@ -166,7 +166,7 @@ def _summarise(config: TrainConfig, played: Sequence[Episode], fps: float, secon
     low, high = wilson_interval(successes, count) if judged else (None, None)
     return_low, return_high = mean_interval([episode.return_ for episode in played])
     mean_steps = float(np.mean([episode.steps for episode in played]))
-    judge = "simulator" if config.env is None else "environment"
+    judge = "environment" if config.env is not None else ("success classifier" if config.robot.is_real else "simulator")
     return EvaluationResult(
         episodes=count,
         successes=successes if judged else None,
@@ -189,7 +189,7 @@ def _summarise(config: TrainConfig, played: Sequence[Episode], fps: float, secon
 def can_render(config: TrainConfig) -> bool:
     """Whether the environment draws pictures here; an environment's own drawing often needs packages that learning does not."""
     if config.env is None:
-        return True
+        return not config.robot.is_real
     try:
         environment = make_environment(config, render_mode="rgb_array")
         try:

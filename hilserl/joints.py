@@ -27,7 +27,7 @@ class RobotJointConverter:
         """Identify code and settings, for the buffer's cache key."""
         from hilserl.robot import codec, kinematics, least_squares, model, state, units
 
-        robot = self._config.robot.model_dump(mode="json", exclude={"id", "host", "cameras"})
+        robot = {name: value for name, value in self._config.robot.scene_facts().items() if name != "cameras"}
         return content_hash([source_hash(codec, kinematics, least_squares, model, state, units, sys.modules[__name__]), robot])
 
     def __reduce__(self) -> tuple[type[RobotJointConverter], tuple[TrainConfig]]:

@@ -59,8 +59,8 @@ def encoder_inputs(config: TrainConfig) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "code": source_hash(env, expert, labelled_images, render, scene, small_cnn, preprocess, sys.modules[__name__]),
         "encoder": config.encoder.model_dump(mode="json", include={"samples", "epochs", "seed"}),
-        "task": config.task.model_dump(mode="json"),
-        "robot": config.robot.model_dump(mode="json", exclude={"id", "host"}),
+        "task": config.task.model_dump(mode="json", exclude={"classifier"}),
+        "robot": config.robot.scene_facts(),
         "images": {name: image.model_dump(mode="json") for name, image in config.observation.images.items()},
     }
 

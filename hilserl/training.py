@@ -116,8 +116,9 @@ def _train(
             policy = Policy(PolicyArchitecture.from_config(config), Preprocessor.from_config(config))
             link.join(learner, policy, after_step)
             unhurried = config.actor.model_copy(update={"pace": "unthrottled"})
-            human = human_of(config, environment)
-            acted = Actor(config.model_copy(update={"actor": unhurried}), environment, human, policy, link, should_stop).run()
+            at_once = config.model_copy(update={"actor": unhurried})
+            with human_of(at_once, environment) as human:
+                acted = Actor(at_once, environment, human, policy, link, should_stop).run()
             learned = learner.finish(link.end_reason or acted.reason)
         except BaseException:
             run.update(status="failed")

@@ -16,7 +16,6 @@ from hilserl.config import TrainConfig
 from hilserl.errors import ServiceError
 from hilserl.files import home
 from hilserl.link.auth import read_token
-from hilserl.robot.preflight import require_ready
 from hilserl.runs import token_file
 from hilserl.services import rest
 from tasks.link_token import take_token_from_block
@@ -31,7 +30,6 @@ _HANDOVER_S = 15.0  # an actor that the training gave up ends within this when i
 @task(name="drive-robot", retries=0, cache_policy=NO_CACHE, persist_result=False)
 def drive_robot(config: TrainConfig, address: str, run_id: str) -> dict[str, Any]:
     """Act until the learner has finished or the flow run is cancelled; returns what was done."""
-    require_ready(config)
     if not config.link.tls:
         take_token_from_block()
     with RunWatch() as watch:

@@ -18,6 +18,7 @@ from hilserl.evaluation import IN_TRAINING_SEED
 from hilserl.link.interfaces import ActorEnd
 from hilserl.link.messages import EpisodeReport, Step
 from hilserl.policy import Policy
+from hilserl.teleop.events import NO_EVENTS, TeleopEvent, judge
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,9 @@ class Human(Protocol):
 
     def intervene(self) -> np.ndarray | None:
         """Return the human's action while in control, else None."""
+
+    def events(self) -> frozenset[TeleopEvent]:
+        """Return what the human said of the episode since the last call."""
 
     def observe_outcome(self, success: bool) -> None:
         """An episode ended."""
@@ -130,23 +134,24 @@ class Actor:
             if self._pace:
                 self._pace.wait()
             next_observation, reward, terminated, truncated, info = self.environment.step(action)
-            ended = terminated or truncated
+            outcome = judge(self._said(), reward, terminated, truncated, bool(info["is_success"]))
+            ended = outcome.terminated or outcome.truncated
             self.client.send_step(
                 Step(
                     episode=episode,
                     step=step,
                     observation=self.policy.preprocessor(observation),
                     action=np.asarray(info["executed_action"], np.float32),
-                    reward=float(reward),
-                    terminated=terminated,
-                    truncated=truncated and not terminated,
+                    reward=float(outcome.reward),
+                    terminated=outcome.terminated,
+                    truncated=outcome.truncated and not outcome.terminated,
                     is_intervention=human_action is not None,
                     final_observation=self.policy.preprocessor(next_observation) if ended else None,
                 )
             )
-            total += float(reward)
+            total += float(outcome.reward)
             interventions += human_action is not None
-            success = bool(info["is_success"])
+            success = outcome.success
             step += 1
             self._steps += 1
             observation = next_observation
@@ -162,6 +167,7 @@ class Actor:
         for index in range(self.config.actor.evaluate_episodes):
             started, total, step, ended, success = time.monotonic(), 0.0, 0, False, False
             observation, _ = self.environment.reset(seed=IN_TRAINING_SEED + index)
+            self._said()  # of the pause before: of no episode
             if self._pace:
                 self._pace.begin()
             while not ended:
@@ -173,9 +179,10 @@ class Actor:
                 if self._pace:
                     self._pace.wait()
                 observation, reward, terminated, truncated, info = self.environment.step(action)
-                total += float(reward)
+                outcome = judge(self._said(), reward, terminated, truncated, bool(info["is_success"]))
+                total += float(outcome.reward)
                 step += 1
-                ended, success = terminated or truncated, bool(info["is_success"])
+                ended, success = outcome.terminated or outcome.truncated, outcome.success
             self._report(index, total, step, success, 0, started, evaluation=True, at=at)
 
     def _report(
@@ -208,6 +215,10 @@ class Actor:
         tensors, kept = (weights.trained, weights.frozen.tensors.keys()) if has_frozen else (weights.tensors, ())
         self.policy.load_tensors(as_tensors(tensors), weights.version, kept=kept)
         self._frozen_hash = weights.frozen.content_hash
+
+    def _said(self) -> frozenset[TeleopEvent]:
+        """Return what the human said of the episode; on a real arm, nobody else knows whether the task was done."""
+        return self.human.events() if self.human else NO_EVENTS
 
     def _wait_for_learner(self) -> bool:
         """Let a simulated robot wait for the learner; a real one never waits. True when stopped meanwhile."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hilserl.actor.lease import robot_lease
@@ -22,6 +21,7 @@ from hilserl.link.client import LinkClient
 from hilserl.link.messages import Handshake
 from hilserl.policy import Policy, PolicyArchitecture
 from hilserl.schema import policy_schema
+from hilserl.teleop.make import make_human
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ def run_actor(
             weights = client.wait_for_weights(timeout_s=_FIRST_WEIGHTS_TIMEOUT_S)
             policy.load_tensors(as_tensors(weights.tensors), weights.version)
             logger.info("Actor of %s connected to %s, weights version %d", config.robot.id, address, weights.version)
-            human, is_paced = human_of(config, environment), config.actor.pace == "realtime"
-            with RealtimePriority(config.actor.realtime_priority if is_paced else None) as priority:
+            is_paced = config.actor.pace == "realtime"
+            with human_of(config, environment) as human, RealtimePriority(config.actor.realtime_priority if is_paced else None) as priority:
                 pace = Pace(config.robot.control_hz, on_hopeless=priority.give_back) if is_paced else None
                 result = Actor(config, environment, human, policy, client, should_stop, pace).run()
             client.flush(timeout_s=10.0)
@@ -88,25 +88,12 @@ def run_actor(
             client.close()
 
 
-def human_of(config: TrainConfig, environment: Any) -> Human | None:
-    """Return who may take over in this environment; None where nobody does."""
-    return _SimulatedHumanOf(config, environment) if config.actor.intervention.type == "simulated" else None
-
-
-class _SimulatedHumanOf:
-    """The simulated human, looking at this environment."""
-
-    def __init__(self, config: TrainConfig, environment: Any) -> None:
-        from hilserl.sim.human import SimulatedHuman
-
-        self._environment = environment
-        self._human = SimulatedHuman(config, np.random.default_rng([config.seed, 1]))
-
-    def reset(self) -> None:
-        self._human.reset()
-
-    def intervene(self) -> np.ndarray | None:
-        return self._human.intervene(self._environment.privileged_state)
-
-    def observe_outcome(self, success: bool) -> None:
-        self._human.observe_outcome(success)
+@contextmanager
+def human_of(config: TrainConfig, environment: Any) -> Iterator[Human | None]:
+    """Connect who may take over in this environment, and let go of the device at the end; None where nobody does."""
+    human = make_human(config, environment)
+    try:
+        yield human
+    finally:
+        if human is not None:
+            human.close()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hilserl.config.base import Model, Vector3
+from hilserl.config.safety import SafetyConfig
 
 STATE_COMPONENT_NAMES = ("joint_pos", "joint_vel", "ee_pos", "ee_euler")
 
@@ -20,12 +22,60 @@ class CameraConfig(Model):
     simulated_as: Literal["wrist", "front"] | None = Field(
         None, description="Simulation only: which of its cameras this one is; None: the one of the same name"
     )
+    type: Literal["opencv", "virtual"] = Field(
+        "opencv", description="Real arm only. `opencv`: a video device; `virtual`: a virtual arm's, in shared memory"
+    )
+    path: str | None = Field(
+        None,
+        description="Real arm only: the device by a name that stays, such as /dev/v4l/by-id/usb-...-video-index0 (a number changes when "
+        "another camera is plugged in); `virtual`: its frame memory, which an arm with `robot.virtual` knows by itself",
+    )
+    fps: Annotated[float, Field(gt=0, le=240, description="Real arm only: frames per second asked for")] = 30.0
+    max_age_s: Annotated[
+        float, Field(gt=0, le=5, description="Real arm only: with an older frame the arm holds still, and stops if none comes [s]")
+    ] = 0.25
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_an_identity(cls, path: str | None) -> str | None:
+        if path is not None and path.strip().lstrip("-").isdigit():
+            raise ValueError(
+                f"`{path}` is a number, and another camera has it after the next start. Give the path of the device: `ls /dev/v4l/by-id`"
+            )
+        return path
+
+
+class VirtualArmConfig(Model):
+    """A virtual arm in the place of the real one: the same bus, driver and safety, without hardware."""
+
+    lock_step: bool = Field(
+        True, description="Its time passes only with the goals that are sent: repeatable, and as fast as it can; false: the wall clock"
+    )
+    motor: Literal["12V", "7.4V"] = "12V"
+    stiffness: Annotated[float, Field(gt=0, le=1, description="Of its servos; 0.02 sags like a weak arm")] = 1.0
+    seed: int = Field(0, description="How its servos are mounted")
+
+
+_SCENE_FACTS = {
+    "control_hz",
+    "action_scale_m",
+    "max_gripper_step_pct",
+    "workspace_min_m",
+    "workspace_max_m",
+    "reset_ee_pos_m",
+    "reset_noise_m",
+    "reset_gripper_pct",
+}
 
 
 class RobotConfig(Model):
     """Hardware facts of one arm, stated once and shared by every task."""
 
-    type: Literal["so101_sim"] = Field("so101_sim", description="`so101_sim`: the MuJoCo SO-101")
+    type: Literal["so101_sim", "so101_follower", "so101_follower_end_effector"] = Field(
+        "so101_sim",
+        description="`so101_sim`: the MuJoCo SO-101; `so101_follower`: a real arm, or a virtual one on a servo bus. "
+        "`so101_follower_end_effector`, LeRobot's name, is the same: a policy always moves the end effector",
+    )
     id: str = Field("so101-sim", pattern=r"^[A-Za-z0-9_.-]+$", description="Name of this arm; one actor at a time holds it")
     host: str = Field("robot-host", pattern=r"^[A-Za-z0-9_.-]+$", description="Deployment `actor/<host>` drives this arm")
     control_hz: Annotated[float, Field(gt=0, le=50, description="Policy rate [Hz]")] = 10.0
@@ -43,6 +93,64 @@ class RobotConfig(Model):
     cameras: dict[str, CameraConfig] = Field(
         default_factory=lambda: {"wrist": CameraConfig()}, description="Cameras by name; the simulation knows `wrist` and `front`"
     )
+
+    port: str | None = Field(None, description="Real arm: its serial port, such as /dev/serial/by-id/usb-...; `lerobot-find-port` finds it")
+    calibration_dir: Path | None = Field(
+        None, description="Real arm: folder of LeRobot's calibration file `<id>.json`; None: where `lerobot-calibrate` writes it"
+    )
+    bus_hz: Annotated[
+        float, Field(ge=10, le=200, description="Real arm: how often it is watched and moved on, a multiple of control_hz")
+    ] = 50.0
+    bus_timeout_s: Annotated[float, Field(gt=0, le=10, description="Real arm: how long an answer of its servos is waited for [s]")] = 0.05
+    max_joint_speed_rad_s: Annotated[float, Field(gt=0, le=6, description="Real arm: no joint is commanded faster [rad/s]")] = 4.0
+    reset_speed_rad_s: Annotated[float, Field(gt=0, le=3, description="Real arm: of the fastest joint on the way to a reset [rad/s]")] = 1.0
+    torque_limit_pct: Annotated[
+        tuple[float, float, float, float, float, float],
+        Field(
+            description="Real arm: largest torque of each joint, from the base up, written at every connect [%]. Below 80 no servo that "
+            "presses on something weakens itself (`Overload_Torque`)"
+        ),
+    ] = (75.0, 75.0, 75.0, 75.0, 75.0, 50.0)
+    safety: SafetyConfig = Field(default_factory=SafetyConfig, description="Real arm: what stops it, and how")
+    virtual: VirtualArmConfig | None = Field(None, description="Real arm: start a virtual one in its place, and use its port and cameras")
+
+    def scene_facts(self) -> dict[str, Any]:
+        """Return what decides a simulation and what actions mean, for cache keys; the rest is the real arm's own, and changes no data."""
+        facts = self.model_dump(mode="json", include=_SCENE_FACTS)
+        facts["cameras"] = {
+            name: camera.model_dump(mode="json", include={"width", "height", "fovy_deg", "simulated_as"})
+            for name, camera in self.cameras.items()
+        }
+        return facts
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether no servo bus is involved."""
+        return self.type == "so101_sim"
+
+    @property
+    def is_real(self) -> bool:
+        """Whether something moves that can be broken."""
+        return not self.is_simulated and self.virtual is None
+
+    @model_validator(mode="after")
+    def _has_what_its_type_needs(self) -> Self:
+        if self.is_simulated:
+            if self.virtual is not None:
+                raise ValueError("robot.virtual goes with `robot.type: so101_follower`; the type is `so101_sim`")
+            return self
+        if self.virtual is None and self.port is None:
+            raise ValueError(
+                f"robot.port is missing, and `{self.type}` is a real arm. Find it with `lerobot-find-port`, "
+                "or set `robot.virtual: {}` to have a virtual one"
+            )
+        if self.virtual is not None and self.port is not None:
+            raise ValueError(f"robot.port is {self.port}, and `robot.virtual` starts an arm of its own: leave one of them out")
+        if abs(self.bus_hz / self.control_hz - round(self.bus_hz / self.control_hz)) > 1e-9 or self.bus_hz < 2 * self.control_hz:
+            raise ValueError(f"robot.bus_hz ({self.bus_hz:g}) must be a multiple of control_hz ({self.control_hz:g}), at least twice")
+        if not all(0 < limit <= 100 for limit in self.torque_limit_pct):
+            raise ValueError(f"robot.torque_limit_pct {self.torque_limit_pct}: each is above 0, at most 100 %")
+        return self
 
     @model_validator(mode="after")
     def _workspace_contains_reset(self) -> Self:
@@ -72,6 +180,15 @@ class TaskConfig(Model):
         "which leaves the best policy as it is (Ng 1999); the largest possible return is then 2",
     )
     success_hold_steps: Annotated[int, Field(ge=1, le=50, description="Steps that the success condition must hold")] = 1
+
+    @property
+    def sentence(self) -> str:
+        """The task as datasets say it."""
+        return {"reach": "Move the gripper above the cube.", "lift": "Grasp the cube and lift it."}[self.type]
+
+    classifier: Path | None = Field(
+        None, description="Real arm: folder of the success classifier that judges every frame; None: the person at the arm says so"
+    )
 
 
 class ImageConfig(Model):

@@ -35,7 +35,9 @@ from hilserl.config.environment import (
     ObservationConfig,
     RobotConfig,
     TaskConfig,
+    VirtualArmConfig,
 )
+from hilserl.config.intervention import GamepadConfig, InterventionConfig, LeaderConfig
 from hilserl.config.learning import EncoderConfig, LearnerConfig, PolicyConfig
 
 __all__ = [
@@ -51,11 +53,13 @@ __all__ = [
     "EpisodeIndex",
     "EvaluationConfig",
     "FrameRate",
+    "GamepadConfig",
     "GripperCoding",
     "ImageConfig",
     "Interpretation",
     "InterventionConfig",
     "JointUnit",
+    "LeaderConfig",
     "LearnerConfig",
     "LinkConfig",
     "Model",
@@ -69,18 +73,8 @@ __all__ = [
     "TaskConfig",
     "TrackingConfig",
     "TrainConfig",
+    "VirtualArmConfig",
 ]
-
-
-class InterventionConfig(Model):
-    """The human, or in simulation a simulated one."""
-
-    type: Literal["none", "simulated"] = "none"
-    stuck_steps: Annotated[int, Field(ge=1, description="Take over after this many steps without progress")] = 8
-    delay_steps: Annotated[int, Field(ge=0, description="Reaction time [steps]")] = 3
-    noise: Annotated[float, Field(ge=0, le=1)] = 0.2
-    max_bout_steps: Annotated[int, Field(ge=1, description="Hand back after at most this many steps")] = 12
-    probability: Fraction = Field(0.5, description="Chance to react to one occasion at the start; tapers as success rises")
 
 
 class ActorConfig(Model):
@@ -191,13 +185,28 @@ class TrainConfig(Model):
         if self.policy.gripper != "continuous":
             raise ValueError("policy.gripper: with `env` all actions are continuous")
         if self.actor.intervention.type != "none":
-            raise ValueError("actor.intervention: the simulated human knows the SO-101 only; with `env` set `type: none`")
+            raise ValueError("actor.intervention: people and the simulated human know the SO-101 only; with `env` set `type: none`")
         if self.actor.stop_at_success is not None and not self.judges_success:
             raise ValueError("actor.stop_at_success: without `env.success_key` nobody says what success is")
         if self.observation.privileged:
             raise ValueError("observation.privileged: only the SO-101's simulation has a state of its own to add")
         if self.env.spaces is not None and self.observation.images and self.encoder.type == "sim_pretrained":
             raise ValueError("encoder.type: `sim_pretrained` knows pictures of the SO-101 only. Set `encoder: {type: cnn, freeze: false}`")
+        return self
+
+    @model_validator(mode="after")
+    def _a_real_arm_knows_no_truth(self) -> Self:
+        if self.env is not None or not self.robot.is_real:
+            return self
+        if self.observation.privileged:
+            raise ValueError("observation.privileged: a real arm does not know where the cube is. Give the policy a camera")
+        if self.task.reward == "shaped":
+            raise ValueError("task.reward: `shaped` needs to know where the cube is; with a real arm set `sparse`")
+        if self.actor.intervention.is_simulated:
+            raise ValueError("actor.intervention: the simulated human sees the simulation only; with a real arm choose another `type`")
+        for name in self.observation.images:
+            if name in self.robot.cameras and self.robot.cameras[name].path is None:
+                raise ValueError(f"robot.cameras.{name}.path is missing: name the device, such as one of `ls /dev/v4l/by-id`")
         return self
 
     @model_validator(mode="after")

@@ -8,11 +8,12 @@ from hilserl.config.models import TrainConfig
 
 if TYPE_CHECKING:
     from hilserl.environments.gymnasium_environment import GymnasiumEnvironment
+    from hilserl.robot.environment import So101Arm
     from hilserl.sim.env import So101Env
 
 
-def make_environment(config: TrainConfig, *, render_mode: str | None = None) -> So101Env | GymnasiumEnvironment:
-    """Build the simulated SO-101, or the Gymnasium environment in its place.
+def make_environment(config: TrainConfig, *, render_mode: str | None = None) -> So101Env | So101Arm | GymnasiumEnvironment:
+    """Build the SO-101, simulated, virtual or real, or the Gymnasium environment in its place.
 
     Args:
         config: The run's configuration, as `load_config` returns it.
@@ -21,11 +22,20 @@ def make_environment(config: TrainConfig, *, render_mode: str | None = None) -> 
     Raises:
         ConfigError: There is no such environment, or it has changed since the configuration was loaded.
         SimulationError: The configuration asks for what the simulation does not have.
+        RobotError: The arm or a camera is missing, or may not be used.
     """
     if config.env is not None:
         from hilserl.environments.gymnasium_environment import GymnasiumEnvironment
 
         return GymnasiumEnvironment(config, render_mode=render_mode)
+    if config.robot.virtual is not None:
+        from hilserl.environments.virtual_arm import VirtualSo101Arm
+
+        return VirtualSo101Arm(config, render_mode=render_mode)
+    if config.robot.is_real:
+        from hilserl.environments.real_arm import make_real_arm
+
+        return make_real_arm(config)
     from hilserl.sim.env import So101Env
 
     return So101Env(config, render_mode=render_mode)

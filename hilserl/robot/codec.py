@@ -47,14 +47,15 @@ class JointTarget:
 class ActionCodec:
     """Decode actions into joint targets and encode joint targets as actions, for one run's config."""
 
-    def __init__(self, config: TrainConfig, kinematics: Kinematics) -> None:
+    def __init__(self, config: TrainConfig, kinematics: Kinematics, *, max_turn_rad_s: float = _MAX_TURN_RAD_S) -> None:
+        """Make the codec of one arm; `max_turn_rad_s` bounds what joints do just to turn the tool to vertical [rad/s]."""
         robot = config.robot
         self.action_names = config.action_names
         self._kinematics = kinematics
         self._has_gripper = "gripper" in self.action_names
         self._scale_m = robot.action_scale_m
         self._gripper_step_rad = robot.max_gripper_step_pct / 100.0 * GRIPPER_SPAN_RAD
-        self._max_turn_rad = _MAX_TURN_RAD_S / robot.control_hz
+        self._max_turn_rad = max_turn_rad_s / robot.control_hz
         self._held_gripper_rad = gripper_to_rad(robot.reset_gripper_pct)
         self._workspace_min_m = np.array(robot.workspace_min_m)
         self._workspace_max_m = np.array(robot.workspace_max_m)

@@ -49,7 +49,13 @@ class Kinematics:
         upper_rad: Upper joint limits [rad], shape (6,).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lower_rad: ArrayLike | None = None, upper_rad: ArrayLike | None = None) -> None:
+        """Compute with the model's limits, or stricter ones.
+
+        Args:
+            lower_rad: Lower limits of one arm [rad], shape (6,); None: the model's.
+            upper_rad: Upper limits [rad], shape (6,); None: the model's.
+        """
         model = _model()
         if tuple(model.joint(i).name for i in range(model.njnt)) != JOINT_NAMES:
             raise KinematicsError(
@@ -62,6 +68,8 @@ class Kinematics:
         # MuJoCo's wrist_roll actuator accepts 0.1 rad more than the joint.
         self.lower_rad: Array = np.maximum(model.jnt_range[:, 0], model.actuator_ctrlrange[:, 0])
         self.upper_rad: Array = np.minimum(model.jnt_range[:, 1], model.actuator_ctrlrange[:, 1])
+        self.lower_rad = self.lower_rad if lower_rad is None else np.maximum(self.lower_rad, lower_rad)
+        self.upper_rad = self.upper_rad if upper_rad is None else np.minimum(self.upper_rad, upper_rad)
         self._qpos = self._data.qpos
         self._tool_pos = self._data.site_xpos[self._tool]
         self._tool_mat = self._data.site_xmat[self._tool]

@@ -80,6 +80,11 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.codec.size,), np.float32)
 
     @property
+    def joint_pos_rad(self) -> NDArray[np.floating[Any]]:
+        """Joint angles measured last [rad], shape (6,)."""
+        return self._joint_pos.copy()
+
+    @property
     def privileged_state(self) -> PrivilegedState:
         """The true state of the scene, for the scripted expert and the simulated human."""
         cube = self._data.qpos[self._cube]
@@ -202,6 +207,10 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
             return large
         blocks = large.reshape(VIDEO_SIZE, factor, VIDEO_SIZE, factor, 3)
         return blocks.mean(axis=(1, 3)).astype(np.uint8)
+
+    def observe(self) -> Observation:
+        """Look again, without moving; in a simulation, nothing has changed."""
+        return self._observe()
 
     def close(self) -> None:
         """Free the graphics memory; safe to call twice."""

@@ -50,7 +50,7 @@ class SimulatedHuman:
             SimulationError: The configuration asks for no simulated human.
         """
         self._settings = config.actor.intervention
-        if self._settings.type != "simulated":
+        if not self._settings.is_simulated:
             raise SimulationError(f"actor.intervention.type is {self._settings.type!r}: set it to `simulated` to have a simulated human.")
         self._task = config.task
         self._scale_m = config.robot.action_scale_m

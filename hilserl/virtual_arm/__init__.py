@@ -1,13 +1,11 @@
 """A virtual SO-101 on a virtual servo bus: what speaks to the real arm speaks to this one, byte for byte.
 
-registers      the control table of one STS3215: names, addresses, sizes, factory values
 control_table  its memory: EEPROM, the lock, power cuts
 servo          one servo: what a write does, what a read answers, what it does with its motor
 settings       what its registers ask of the motor, in ticks and seconds
 protection     voltage, encoder, heat, current, overload
 motion         its path to a goal, with its speed and acceleration
 motor          what the motor can do, and how it warms up
-packets        Feetech's protocol 0: bytes to packets and back
 bus            the half-duplex wire that the servos share, with its timing
 faults         what can go wrong on that wire
 plant          MuJoCo's SO-101 on its table, and the hand that pushes it

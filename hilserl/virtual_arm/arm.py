@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hilserl.errors import RobotError
+from hilserl.robot.packets import Instruction, Packet
+from hilserl.robot.registers import BY_NAME, TICKS_PER_TURN
 from hilserl.schema import JOINT_NAMES
 from hilserl.virtual_arm.bus import Bus, Timing
 from hilserl.virtual_arm.calibration import Mounting, mountings
@@ -15,9 +17,7 @@ from hilserl.virtual_arm.control_table import factory_eeprom
 from hilserl.virtual_arm.faults import FaultyWire
 from hilserl.virtual_arm.hand import Movement
 from hilserl.virtual_arm.motor import MOTORS, Drive, Measured
-from hilserl.virtual_arm.packets import Instruction, Packet
 from hilserl.virtual_arm.plant import PHYSICS_HZ, REST_RAD, Command, Plant
-from hilserl.virtual_arm.registers import BY_NAME, TICKS_PER_TURN
 from hilserl.virtual_arm.servo import Servo, ServoOptions
 from hilserl.virtual_arm.supply import Supply
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
+from hilserl.robot.packets import BROADCAST, Instruction, Packet, PacketReader
 from hilserl.virtual_arm.faults import FaultyWire
-from hilserl.virtual_arm.packets import BROADCAST, Instruction, Packet, PacketReader
 from hilserl.virtual_arm.servo import Servo
 
 _BITS_PER_BYTE = 10

@@ -11,8 +11,8 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from hilserl.files import write_json
+from hilserl.robot.registers import TICKS_PER_TURN
 from hilserl.schema import JOINT_NAMES
-from hilserl.virtual_arm.registers import TICKS_PER_TURN
 
 MIDDLE = 2047
 """What LeRobot makes of the middle of a joint's range: int(4095 / 2)."""

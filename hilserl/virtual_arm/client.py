@@ -103,6 +103,10 @@ class VirtualArmProcess:
         assert self._client is not None, "start() comes first"
         return self._client.ask(do, **arguments)
 
+    def camera(self, name: str) -> Path:
+        """Return where the frames of a camera are, for a `FrameReader`."""
+        return self.options.camera_path(name)
+
     def wait_for_hand(self, timeout_s: float = 120.0) -> None:
         """Wait until the hand has arrived.
 

@@ -19,6 +19,7 @@ from hilserl.errors import HilserlError, RobotError
 from hilserl.schema import JOINT_NAMES
 from hilserl.virtual_arm import hand
 from hilserl.virtual_arm.arm import VirtualArm
+from hilserl.virtual_arm.camera import CameraFault, Cameras
 from hilserl.virtual_arm.faults import WireFaults
 from hilserl.virtual_arm.port import SerialPort
 from hilserl.virtual_arm.servo import Ailments
@@ -35,10 +36,11 @@ class Control:
         stopping: Somebody asked for the end.
     """
 
-    def __init__(self, arm: VirtualArm, port: SerialPort) -> None:
+    def __init__(self, arm: VirtualArm, port: SerialPort, cameras: Cameras | None = None) -> None:
         self.stopping = False
         self.arm = arm
         self._port = port
+        self._cameras = cameras
         self._verbs: dict[str, Callable[..., Answer | None]] = {
             name: validate_call(method)
             for name, method in inspect.getmembers(self, inspect.ismethod)
@@ -157,6 +159,18 @@ class Control:
         """Put the cube somewhere, in the arm's base frame."""
         self.arm.plant.place_cube(position_m, yaw_rad)
 
+    # Cameras
+
+    def frame(self, camera: str) -> Answer:
+        """In lock step: draw a frame of this moment."""
+        return {"number": self._eyes().draw(camera, self.arm.plant.data.qpos)}
+
+    def camera(self, camera: str, fault: CameraFault | None = None) -> None:
+        """Let a camera fail; without `fault`, repair it."""
+        self._eyes().fail(camera, fault)
+
+    # Time and end
+
     def advance(self, seconds: float) -> Answer:
         """In lock step: let time pass."""
         if self.arm.options.lock_step_hz is None:
@@ -170,10 +184,17 @@ class Control:
         """Begin with a new arm of the same options: as from the shop, its calibration included, at rest, nothing broken."""
         self.arm = VirtualArm(self.arm.options)
         self._port.plug()
+        if self._cameras is not None:
+            self._cameras.repair()
 
     def stop(self) -> None:
         """End the virtual arm."""
         self.stopping = True
+
+    def _eyes(self) -> Cameras:
+        if self._cameras is None:
+            raise RobotError("this virtual arm has no camera. Start it with `hilserl virtual-arm --camera wrist`.")
+        return self._cameras
 
 
 def _by_joint(joints_rad: dict[str, float]) -> list[float]:

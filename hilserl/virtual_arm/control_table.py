@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hilserl.virtual_arm.registers import BY_NAME, EEPROM_END, REGISTERS, TABLE_SIZE, WRITABLE_BYTES, Access, find_register
+from hilserl.robot.registers import BY_NAME, EEPROM_END, REGISTERS, TABLE_SIZE, WRITABLE_BYTES, Access, find_register
 
 _LOCK = BY_NAME["Lock"].address
 

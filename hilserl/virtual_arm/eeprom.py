@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hilserl.errors import RobotError
 from hilserl.files import write_json
-from hilserl.virtual_arm.registers import EEPROM_END
+from hilserl.robot.registers import EEPROM_END
 
 
 def read_eeproms(path: Path) -> list[bytes] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, fields
 
-from hilserl.virtual_arm.packets import Packet
+from hilserl.robot.packets import Packet
 
 _FOREIGN_ID = 42
 

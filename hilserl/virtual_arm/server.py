@@ -8,15 +8,18 @@ import select
 import socket
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from hilserl.config.models import CameraConfig
 from hilserl.errors import RobotError
 from hilserl.virtual_arm.arm import ArmOptions, VirtualArm
 from hilserl.virtual_arm.calibration import write_lerobot_calibration
+from hilserl.virtual_arm.camera import Cameras, frame_path
 from hilserl.virtual_arm.control import Control
 from hilserl.virtual_arm.eeprom import read_eeproms, write_eeproms
 from hilserl.virtual_arm.port import SerialPort
@@ -32,12 +35,15 @@ class ServerOptions:
     """What a process serves, and where.
 
     Attributes:
-        folder: Holds everything below unless named: `port`, `control.sock`, `eeprom.json`, `calibration/<name>.json`.
+        folder: Holds everything below unless named: `port`, `control.sock`, `eeprom.json`, `calibration/<name>.json`,
+            `cameras/<camera>.frames`.
         name: Of the arm; LeRobot's `--robot.id`.
         port: Path of the serial port; None: in the folder.
         keep_eeprom: The servos remember what they were told in an earlier run.
         arm: How the arm is built.
         hand: A request to `Control.hand` to begin with; None: nobody moves it.
+        cameras: What sees the arm and its table, by name; each is one of the simulation's (`simulated_as`).
+        camera_fps: Their frames per second in real time; in lock step a frame is made when a reader asks for one.
         until_stdin_ends: End when standard input does, so that it never outlives who started it.
     """
 
@@ -47,6 +53,8 @@ class ServerOptions:
     keep_eeprom: bool = False
     arm: ArmOptions = ArmOptions()  # noqa: RUF009 (frozen)
     hand: dict[str, Any] | None = None
+    cameras: Mapping[str, CameraConfig] = field(default_factory=dict)
+    camera_fps: float = 30.0
     until_stdin_ends: bool = False
 
     @property
@@ -68,6 +76,10 @@ class ServerOptions:
     def calibration_path(self) -> Path:
         """Where LeRobot's calibration of this arm is written."""
         return self.folder / "calibration" / f"{self.name}.json"
+
+    def camera_path(self, camera: str) -> Path:
+        """Where the frames of a camera are, for a `FrameReader`."""
+        return frame_path(self.folder, camera)
 
     def to_json(self) -> str:
         """Write them as one line."""
@@ -102,7 +114,9 @@ class Server:
         self.slipped_s = 0.0
         self._listener = _listen(options.control_path)
         self._port = SerialPort(options.port_path)
-        self._control = Control(arm, self._port)
+        request_socket = options.control_path if options.arm.lock_step_hz is not None else None
+        self._cameras = Cameras(options.cameras, options.folder, options.camera_fps, request_socket) if options.cameras else None
+        self._control = Control(arm, self._port, self._cameras)
         self._peers: dict[socket.socket, bytearray] = {}
         self._saved = [bytes(servo.table.eeprom) for servo in arm.servos]
         self._zero_s = time.monotonic()
@@ -123,6 +137,8 @@ class Server:
     def run(self) -> None:
         """Serve until `stop`, the verb `stop`, or the end of standard input."""
         try:
+            if self._cameras is not None:
+                self._cameras.start()
             while not self._control.stopping:
                 self._turn()
         finally:
@@ -130,6 +146,8 @@ class Server:
 
     def close(self) -> None:
         """Take port and socket away; safe to call twice."""
+        if self._cameras is not None:
+            self._cameras.close()
         self._port.unplug()
         for peer in self._peers:
             peer.close()
@@ -145,6 +163,8 @@ class Server:
             watched.append(sys.stdin)
         ready, _, _ = select.select(watched, [], [], self._patience_s())
         self._keep_time()
+        if self._cameras is not None:
+            self._cameras.see(self.arm.plant.data.qpos)
         self._hear()  # first: what was sent before somebody asks about it has happened
         for source in ready:
             if source is self._listener:

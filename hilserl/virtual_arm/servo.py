@@ -9,11 +9,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from hilserl.robot.registers import BAUD_RATES, BY_NAME, TICKS_PER_TURN
 from hilserl.virtual_arm.control_table import ControlTable, factory_eeprom
 from hilserl.virtual_arm.motion import Path
 from hilserl.virtual_arm.motor import AMBIENT_C, OFF, Drive, Measured, Motor
 from hilserl.virtual_arm.protection import Protection, Status
-from hilserl.virtual_arm.registers import BAUD_RATES, BY_NAME, TICKS_PER_TURN
 from hilserl.virtual_arm.settings import CURRENT_UNIT_A, Settings
 
 POSITION_MODE, VELOCITY_MODE = 0, 1

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from hilserl.robot.registers import find_register
 from hilserl.virtual_arm.motor import MOTORS, Measured
-from hilserl.virtual_arm.registers import find_register
 from hilserl.virtual_arm.servo import Servo, ServoOptions
 
 STEP_S = 0.005

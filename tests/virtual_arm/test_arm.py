@@ -7,12 +7,12 @@ import pytest
 
 from hilserl.errors import RobotError
 from hilserl.robot.kinematics import HOME_RAD
+from hilserl.robot.registers import TICKS_PER_TURN, find_register
 from hilserl.virtual_arm import hand
 from hilserl.virtual_arm.arm import ArmOptions, VirtualArm
 from hilserl.virtual_arm.calibration import MIDDLE
 from hilserl.virtual_arm.plant import REST_RAD
 from hilserl.virtual_arm.protection import Status
-from hilserl.virtual_arm.registers import TICKS_PER_TURN, find_register
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 import pytest
 
+from hilserl.robot.packets import BROADCAST, Instruction, Packet, PacketReader
 from hilserl.virtual_arm.bus import Bus, Timing
 from hilserl.virtual_arm.faults import FaultyWire
 from hilserl.virtual_arm.motor import MOTORS
-from hilserl.virtual_arm.packets import BROADCAST, Instruction, Packet, PacketReader
 from hilserl.virtual_arm.servo import Servo
 
 BAUD = 1_000_000

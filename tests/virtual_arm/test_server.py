@@ -15,10 +15,10 @@ import pytest
 import serial
 
 from hilserl.errors import RobotError
+from hilserl.robot.packets import Instruction, Packet, PacketReader
 from hilserl.virtual_arm.arm import ArmOptions
 from hilserl.virtual_arm.bus import Timing
 from hilserl.virtual_arm.client import ControlClient
-from hilserl.virtual_arm.packets import Instruction, Packet, PacketReader
 from hilserl.virtual_arm.server import ServerOptions
 
 LOCK_STEP = ArmOptions(lock_step_hz=50.0, timing=Timing(wire=False))

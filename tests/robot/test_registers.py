@@ -6,7 +6,7 @@ from lerobot.motors.feetech.tables import (
     STS_SMS_SERIES_ENCODINGS_TABLE,
 )
 
-from hilserl.virtual_arm.registers import BAUD_RATES, BY_NAME, MODEL_STS3215, REGISTERS, find_register
+from hilserl.robot.registers import BAUD_RATES, BY_NAME, MODEL_STS3215, REGISTERS, find_register
 
 
 def test_every_register_of_lerobot_is_here_at_the_same_place():

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hilserl.virtual_arm.packets import Instruction, Packet, PacketReader
+from hilserl.robot.packets import Instruction, Packet, PacketReader
 
 packets = st.builds(Packet, st.integers(0, 254), st.integers(0, 255), st.binary(max_size=40))
 

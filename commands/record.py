@@ -1,0 +1,74 @@
+"""`hilserl record`: demonstrations by hand, into a dataset that the policy learns from as it is."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+from hilserl.config.models import TrainConfig
+from hilserl.errors import ConfigError, DatasetError
+from hilserl.files import file_lock
+
+
+def run_record(config: TrainConfig, into: Path | None, episodes: int, *, resume: bool, keep_failures: bool) -> None:
+    """Record episodes, and make one dataset of them at the end, also after Ctrl-C.
+
+    Raises:
+        ConfigError: It is not said where to, or who moves the arm.
+        DatasetError: There is a dataset already, and `resume` was not said.
+    """
+    from hilserl.actor.lease import robot_lease
+    from hilserl.data.writer import policy_features
+    from hilserl.environments.make import make_environment
+    from hilserl.teleop.make import make_human
+    from hilserl.teleop.record import Recorder
+    from hilserl.teleop.recording_folder import RecordingFolder
+
+    root = into or config.dataset.root
+    if config.env is not None:
+        raise ConfigError("record: only the SO-101 is moved by hand; leave `env` out")
+    if root is None:
+        raise ConfigError("record: say where to with `--into FOLDER`, or with `dataset.root` in the configuration")
+    if config.actor.intervention.type == "none":
+        raise ConfigError(
+            "actor.intervention.type is `none`: nobody would move the arm. Set `leader`, `gamepad` or `keyboard`, in the file or with "
+            "`--set actor.intervention.type=keyboard`"
+        )
+    root = root.expanduser().absolute()
+    root.parent.mkdir(parents=True, exist_ok=True)
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    try:
+        with file_lock(root.with_name(f".{root.name}.lock"), timeout_s=1.0):
+            folder = RecordingFolder(root, policy_features(config), config.robot.control_hz, resume=resume)
+            with robot_lease(config.robot.id):
+                environment: Any = make_environment(config)
+                try:
+                    person = make_human(config, environment)
+                    assert person is not None, "looked at above"
+                    try:
+                        recorder = Recorder(
+                            config,
+                            environment,
+                            person,
+                            folder,
+                            keep_failures=keep_failures,
+                            paced=config.actor.pace == "realtime",
+                            say=lambda text: print(text, flush=True),
+                            should_stop=lambda: bool(asked),
+                        )
+                        recorded = recorder.record(episodes)
+                    finally:
+                        person.close()
+                finally:
+                    environment.close()
+            folder.finish()
+    except TimeoutError:
+        raise DatasetError(f"{root}: another recording goes on there. End it, or name another folder.") from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+    print(
+        f"{recorded.saved} episodes kept, {recorded.failed} without success, {recorded.discarded} forgotten. "
+        + (f"{root} has {folder.episodes} episodes." if folder.episodes else "There is no dataset yet.")
+    )

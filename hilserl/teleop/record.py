@@ -1,0 +1,177 @@
+"""Record demonstrations by hand: a person moves the arm, and what was executed goes straight into a dataset, in the policy's space."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hilserl.config.models import TrainConfig
+from hilserl.data.writer import EpisodeWriter, policy_features
+from hilserl.teleop.events import Outcome, TeleopEvent, judge
+from hilserl.teleop.recording_folder import RecordingFolder
+
+Observation = dict[str, NDArray[Any]]
+
+
+class Environment(Protocol):
+    """What recording needs of an environment."""
+
+    def reset(self, *, seed: int | None = None) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode."""
+
+    def observe(self) -> Observation:
+        """Look again, without moving."""
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Do one control step."""
+
+
+class Demonstrator(Protocol):
+    """Who moves the arm."""
+
+    def reset(self) -> None:
+        """An episode starts."""
+
+    def intervene(self) -> NDArray[np.float32] | None:
+        """Return the action, None while hands are off."""
+
+    def events(self) -> frozenset[TeleopEvent]:
+        """Return what was said since the last call."""
+
+    def observe_outcome(self, success: bool) -> None:
+        """An episode ended."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a session brought.
+
+    Attributes:
+        saved: Episodes that are kept.
+        failed: Episodes without success, not kept unless asked for.
+        discarded: Episodes that the person did not want.
+    """
+
+    saved: int = 0
+    failed: int = 0
+    discarded: int = 0
+
+
+class Recorder:
+    """Records episodes one after another.
+
+    An episode begins with the person's first motion, so that nobody has to trim what came before (FAILURES D19), and ends with
+    success, failure or the time limit. Only successes are kept, unless asked for otherwise.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        environment: Environment,
+        demonstrator: Demonstrator,
+        folder: RecordingFolder,
+        *,
+        keep_failures: bool = False,
+        paced: bool = True,
+        say: Callable[[str], None] = lambda text: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            config: The run's configuration.
+            environment: The arm.
+            demonstrator: The person.
+            folder: Where episodes gather.
+            keep_failures: Episodes without success are kept as well.
+            paced: Keep the control period; False: as fast as it can, where nobody waits.
+            say: Tells the person what comes next.
+            should_stop: Asked every step.
+        """
+        self._config, self._environment, self._person, self._folder = config, environment, demonstrator, folder
+        self._keep_failures, self._say, self._should_stop = keep_failures, say, should_stop
+        self._period_s = 1.0 / config.robot.control_hz if paced else 0.0
+        self._features = policy_features(config)
+        self._hold = np.zeros(len(config.action_names), np.float32)
+        self._attempts = 0
+
+    def record(self, episodes: int) -> Recorded:
+        """Record until so many more episodes are kept, or `should_stop` says so."""
+        saved = failed = discarded = 0
+        while saved < episodes and not self._should_stop():
+            self._say(f"Episode {saved + 1} of {episodes}: the arm goes to its start. It is recorded from your first motion on.")
+            outcome = self._play()
+            if outcome is None:
+                break
+            self._person.observe_outcome(outcome.success)
+            if outcome.discarded:
+                discarded += 1
+                self._say("Forgotten.")
+            elif outcome.success or self._keep_failures:
+                saved += 1
+                self._say(f"Kept ({'success' if outcome.success else 'no success'}); {self._folder.episodes} episodes are safe.")
+            else:
+                failed += 1
+                self._say("No success, so it is not kept.")
+        return Recorded(saved, failed, discarded)
+
+    def _play(self) -> Outcome | None:
+        """Record one episode; None: stopped."""
+        self._environment.reset(seed=_seed(self._config.seed, self._folder.episodes, self._attempts))
+        self._attempts += 1
+        self._person.reset()
+        action = self._first_motion()
+        if action is None:
+            return None
+        path = self._folder.next_episode()
+        writer = EpisodeWriter(path, self._config.dataset.repo_id, self._features, self._config.robot.control_hz)
+        try:
+            observation, outcome = self._environment.observe(), None
+            next_s = time.monotonic()
+            while outcome is None or not (outcome.terminated or outcome.truncated):
+                if self._should_stop():
+                    writer.discard()
+                    return None
+                following, reward, terminated, truncated, info = self._environment.step(action)
+                outcome = judge(self._person.events(), float(reward), terminated, truncated, bool(info["is_success"]))
+                writer.add_frame(observation, info["executed_action"], outcome.reward, task=self._config.task.sentence)
+                observation = following
+                next_s = self._wait(next_s)
+                wanted = self._person.intervene()
+                action = self._hold if wanted is None else wanted
+            if outcome.discarded or not (outcome.success or self._keep_failures):
+                writer.discard()
+            else:
+                writer.save_episode()
+                writer.finalize()
+        except BaseException:
+            writer.discard()
+            raise
+        return outcome
+
+    def _first_motion(self) -> NDArray[np.float32] | None:
+        """Wait until the person moves the arm; None: stopped meanwhile."""
+        next_s = time.monotonic()
+        while not self._should_stop():
+            if (action := self._person.intervene()) is not None:
+                self._person.events()  # what was said before belongs to no episode
+                return action
+            next_s = self._wait(next_s)
+        return None
+
+    def _wait(self, next_s: float) -> float:
+        """Wait for the next step; return when the one after it is due."""
+        if not self._period_s:
+            return 0.0
+        time.sleep(max(next_s + self._period_s - time.monotonic(), 0.0))
+        return time.monotonic()
+
+
+def _seed(seed: int, episodes: int, attempt: int) -> int:
+    """Give every episode its own start."""
+    return int(np.random.SeedSequence([seed, 7, episodes, attempt]).generate_state(1)[0])
