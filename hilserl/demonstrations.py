@@ -125,9 +125,7 @@ def record_demonstrations(config: TrainConfig, folder: Path) -> None:
                     if teleop:
                         seen = {key: value for key, value in before.items() if key != STATE_KEY}
                         seen[STATE_KEY] = joints_to_lerobot(joints).astype(np.float32)
-                        writer.add_frame(
-                            seen, joints_to_lerobot(info["joint_target_rad"]).astype(np.float32), task=config.task.sentence
-                        )
+                        writer.add_frame(seen, joints_to_lerobot(info["joint_target_rad"]).astype(np.float32), task=config.task.sentence)
                     else:
                         writer.add_frame(before, info["executed_action"], float(reward), task=config.task.sentence)
                 if info["is_success"]:

@@ -30,6 +30,7 @@ Array = NDArray[np.floating[Any]]
 
 _RECONNECT_S = 1.0  # nobody plugs a virtual arm in again whose process has ended
 _GUARDIAN_S = 30.0
+_TIMEOUT_S = 0.25  # a bus that is simulated on a busy machine stands still now and then
 
 
 class Twin:
@@ -150,6 +151,7 @@ def _on_this_arm(config: TrainConfig, process: VirtualArmProcess) -> TrainConfig
         "port": str(process.port),
         "calibration_dir": process.calibration.parent,
         "cameras": cameras,
+        "bus_timeout_s": max(robot.bus_timeout_s, _TIMEOUT_S),
         "safety": robot.safety.model_copy(update={"reconnect_s": _RECONNECT_S}),
     }
     return config.model_copy(update={"robot": robot.model_copy(update=here)})

@@ -32,6 +32,7 @@ from hilserl.robot.limits import Clips, Limits
 from hilserl.robot.servo_settings import require_an_so101, write_settings
 from hilserl.robot.trips import Action, Trip, TripRules
 from hilserl.robot.units import GRIPPER
+from hilserl.robot.urgent import run_first
 from hilserl.schema import JOINT_NAMES
 from hilserl.threads import background_thread
 
@@ -47,6 +48,7 @@ _LOOSE_RAD = 0.04  # a jaw that is so near its command holds nothing
 _LATE_S = 0.1
 _HELD_S = 3.0  # a reason to hold still that lasts longer is an error
 _END_S = 10.0
+_PRIORITY = 15  # SCHED_FIFO, above the control loop's: what watches comes first
 
 
 @dataclass(frozen=True)
@@ -238,13 +240,14 @@ class Arm:
             self.require_running()
             self._interrupted = None
             self._path, self._progress = _Path(self._command, target, max(1, ticks), workspace), 0
+        began_s = time.monotonic()
         while self._busy:
             if self._lock_step:
                 self._watched_tick()
             else:
                 with self._changed:
                     self._changed.wait_for(lambda: not self._busy, timeout=self._dt_s)
-            if self._held_since is not None and time.monotonic() - self._held_since > _HELD_S:
+            if self._held_since is not None and time.monotonic() - max(self._held_since, began_s) > _HELD_S:
                 self._path = None
                 raise RobotError(f"robot `{self._robot.id}` was held still for {_HELD_S:.0f} s: {self._held_why}")
         self.require_running()
@@ -344,6 +347,7 @@ class Arm:
     # Ticks
 
     def _run(self) -> None:
+        run_first(_PRIORITY)
         next_s = time.monotonic()
         while not self._ending.is_set() and self._stopped is None:
             self._watched_tick()

@@ -58,7 +58,11 @@ class Cameras:
     def stale(self) -> str | None:
         """Say which camera's newest frame is too old to act on; None: none is."""
         for name, camera in self._cameras.items():
-            limit_s, age_s = self._settings[name].max_age_s, self._age_s(camera)
+            limit_s = self._settings[name].max_age_s
+            try:
+                age_s = self._age_s(camera)
+            except RobotError as error:
+                return str(error)
             if age_s is not None and age_s > limit_s:
                 return (
                     f"the newest frame of camera `{name}` ({self._settings[name].path}) is {age_s:.2f} s old (`max_age_s` {limit_s:g}). "

@@ -8,6 +8,7 @@ changes from read to read: an answer that comes late is recognised by its size a
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import termios
 import threading
@@ -36,7 +37,6 @@ _TRIES = 3
 _STOPS = 3  # blind writes of Torque_Enable, then checks, as often
 _PAUSE_S = 0.002
 _LOCK_S = 0.3  # stopping does not wait longer for whoever uses the bus
-_WRITE_S = 0.2
 _MOVING = ("Torque_Enable", "Goal_Position", "Goal_Velocity", "Goal_Time")
 
 
@@ -98,7 +98,7 @@ class ServoBus:
         self._lock = threading.RLock()
         self._reads = 0
         try:
-            self._serial = serial.Serial(self.port, BAUD_RATE, timeout=0, write_timeout=_WRITE_S)
+            self._serial = serial.Serial(self.port, BAUD_RATE, timeout=0)
         except (OSError, ValueError, termios.error) as error:
             raise BusError(
                 f"{self.port}: the arm's serial port cannot be opened ({error}). Plug in the arm's USB cable, find its port with "
@@ -278,7 +278,7 @@ class ServoBus:
 
     def _send(self, request: Packet) -> None:
         try:
-            self._serial.write(request.encode())
+            os.write(self._serial.fileno(), request.encode())  # pyserial's own calls a machine that stood still a write timeout
         except (OSError, termios.error) as error:
             raise self._gone(error) from None
 

@@ -32,6 +32,7 @@ from hilserl.robot.black_box import save_left_behind
 from hilserl.robot.feetech import SERVOS, ServoBus
 from hilserl.robot.landing import soft_land
 from hilserl.robot.latch import latch, robot_folder
+from hilserl.robot.urgent import run_first
 
 READY, ECHO = b"ready\n", b"."
 BEAT, GOOD_BYE, TAKE_OVER = b".\n", b"good-bye\n", b"take over: "
@@ -137,7 +138,10 @@ def main() -> int:
             if (reason := wait_for_reason(settings.silence_s)) is not None:
                 _finish(settings, take_down(settings, owner, bus, reason))
     except TimeoutError:
-        _say(f"another guardian still works on robot `{settings.robot_id}`: its arm may be unplugged. Plug it in, or wait.")
+        _say(
+            f"another process drives robot `{settings.robot_id}`, or its guardian still takes it down, and waits where it is unplugged. "
+            "End that process, or plug the arm in."
+        )
         return 1
     except BusError as error:
         _say(str(error))
@@ -244,8 +248,7 @@ def _say(text: str) -> None:
 
 def _stay_alive(adjustment: str = "-900") -> None:
     """Ask to run before others and to be killed last; most systems allow neither, and it works without."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
+    run_first(_PRIORITY)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(adjustment)
 

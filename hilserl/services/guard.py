@@ -11,6 +11,7 @@ It starts COMMAND, then ends the whole tree below it, also processes in sessions
 The order matters: everything below COMMAND gets SIGTERM first, so that a flow's `finally` makes the
 arm safe, and COMMAND only when they are gone or GRACE_S is over; then SIGKILL. A Prefect worker that
 is told to stop while its server is gone kills its flow runs with SIGKILL, no `finally` (3.8.8).
+An arm's guardian (hilserl/robot/guardian_process.py) is left alone: it ends by itself, when the arm that it guards has no torque.
 
 Why not only `PR_SET_PDEATHSIG` in the child: it fires when the parent's *thread* ends, reaches no
 grandchildren, never escalates to SIGKILL, and a Prefect worker answers SIGTERM by waiting for its
@@ -31,6 +32,7 @@ _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.25
 _STEP_S = 0.03
+_GUARDIAN = "hilserl.robot.guardian_process"
 _CHILD_GRACE_S = 10.0  # a worker or server without anything below it ends in a second
 
 
@@ -133,7 +135,7 @@ def _end_below(grace_s: float, keep: int | None = None) -> int | None:
     import psutil
 
     def below() -> list[psutil.Process]:
-        return [p for p in psutil.Process().children(recursive=True) if p.pid != keep and not _is_zombie(p)]
+        return [p for p in psutil.Process().children(recursive=True) if p.pid != keep and not _is_zombie(p) and not _guards_an_arm(p)]
 
     code = None
     deadline = time.monotonic() + grace_s
@@ -158,6 +160,16 @@ def _is_zombie(process: object) -> bool:
         return bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
+
+
+def _guards_an_arm(process: object) -> bool:
+    import psutil
+
+    assert isinstance(process, psutil.Process)
+    try:
+        return _GUARDIAN in process.cmdline()
+    except psutil.Error:
+        return False  # it has ended
 
 
 def _send(process: object, number: int) -> None:

@@ -18,6 +18,7 @@ from hilserl.errors import BusError, RobotError
 from hilserl.robot.calibration import Calibration
 from hilserl.robot.feetech import SERVOS, ServoBus
 from hilserl.robot.guardian import Guardian
+from hilserl.robot.latch import release
 from hilserl.robot.registers import TICKS_PER_TURN
 from hilserl.robot.servo_settings import require_an_so101, write_settings
 
@@ -64,11 +65,13 @@ class LeaderArm:
         folder = settings.calibration_dir or leader_calibration_folder()
         robot = RobotConfig(type="so101_follower", id=settings.id, port=port, calibration_dir=folder)
         self._torque_permille = settings.torque_limit_pct * 10.0
-        self._command_rad = self._push_rad = np.zeros(len(SERVOS))
+        self._command_rad: Array = np.zeros(len(SERVOS))
+        self._push_rad: Array = np.zeros(len(SERVOS))
         self._silent = 0
-        self._guardian = Guardian(
-            port, robot_id=f"leader-{settings.id}", safety=SafetyConfig(), lock_step=True
-        )  # against our death, not our pauses
+        guarded_as = f"leader-{settings.id}"
+        release(guarded_as)  # what stopped it last time left it off
+        # In lock step as far as the guardian knows: it is there for our death, not for our pauses.
+        self._guardian = Guardian(port, robot_id=guarded_as, safety=SafetyConfig(), lock_step=True)
         self._guarded = False
         self.mirrors = False
         self._bus = ServoBus(port, timeout_s=settings.timeout_s)

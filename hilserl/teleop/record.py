@@ -104,8 +104,8 @@ class Recorder:
         """Record until so many more episodes are kept, or `should_stop` says so."""
         saved = failed = discarded = 0
         while saved < episodes and not self._should_stop():
-            self._say(f"Episode {saved + 1} of {episodes}: the arm goes to its start. It is recorded from your first motion on.")
-            outcome = self._play()
+            self._say("The arm goes to its start.")
+            outcome = self._play(f"Episode {saved + 1} of {episodes}: go. It is recorded from your first motion on.")
             if outcome is None:
                 break
             self._person.observe_outcome(outcome.success)
@@ -120,21 +120,20 @@ class Recorder:
                 self._say("No success, so it is not kept.")
         return Recorded(saved, failed, discarded)
 
-    def _play(self) -> Outcome | None:
-        """Record one episode; None: stopped."""
+    def _play(self, begin: str) -> Outcome | None:
+        """Record one episode, which begins with these words; None: stopped."""
         self._environment.reset(seed=_seed(self._config.seed, self._folder.episodes, self._attempts))
         self._attempts += 1
         self._person.reset()
-        action = self._first_motion()
-        if action is None:
-            return None
         path = self._folder.next_episode()
         writer = EpisodeWriter(path, self._config.dataset.repo_id, self._features, self._config.robot.control_hz)
         try:
+            self._say(begin)
+            action = self._first_motion()
             observation, outcome = self._environment.observe(), None
             next_s = time.monotonic()
             while outcome is None or not (outcome.terminated or outcome.truncated):
-                if self._should_stop():
+                if action is None or self._should_stop():
                     writer.discard()
                     return None
                 following, reward, terminated, truncated, info = self._environment.step(action)

@@ -92,6 +92,7 @@ def test_an_arm_that_nobody_drives_is_latched(own_home: Path) -> None:
         require_released("arm")
 
 
+@pytest.mark.slow
 def test_a_signal_stops_the_arm(virtual_arm: VirtualArmProcess, drive: Drive) -> None:
     owner, guardian = drive()
     owner.send_signal(signal.SIGUSR1)
@@ -107,6 +108,7 @@ def test_a_stop_from_outside_switches_the_torque_off(virtual_arm: VirtualArmProc
     assert torque(virtual_arm) == [False] * 6 and owner.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_stop_is_killed(virtual_arm: VirtualArmProcess, drive: Drive) -> None:
     owner, _ = drive(lock_step=True)  # its guardian does not mind silence
     assert owner.stdin is not None
@@ -117,6 +119,7 @@ def test_a_process_that_does_not_stop_is_killed(virtual_arm: VirtualArmProcess, 
     assert owner.wait(PATIENCE_S) == -signal.SIGKILL and torque(virtual_arm) == [False] * 6
 
 
+@pytest.mark.slow
 def test_rearming_is_refused_while_the_arm_is_driven(virtual_arm: VirtualArmProcess, drive: Drive) -> None:
     drive()
     latch("arm", "stall", "something.", port=str(virtual_arm.port))
@@ -184,6 +187,7 @@ def command(*arguments: str, keys: bytes | None = None) -> subprocess.CompletedP
         os.close(slave)
 
 
+@pytest.mark.slow
 def test_the_commands(own_home: Path) -> None:
     assert "no arm was ever driven here" in command("estop").stderr
     with file_lock(robot_folder("arm") / "guardian.lock"):

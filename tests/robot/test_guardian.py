@@ -24,7 +24,9 @@ from hilserl.virtual_arm.client import VirtualArmProcess
 
 
 @pytest.mark.failure("R09")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, *(pytest.param(more, marks=pytest.mark.slow) for more in (signal.SIGTERM, signal.SIGSEGV))]
+)
 def test_a_driver_that_dies_leaves_no_torque(virtual_arm: VirtualArmProcess, drive: Drive, number: int) -> None:
     owner, guardian = drive()
     assert torque(virtual_arm) == [True] * 6
@@ -35,6 +37,7 @@ def test_a_driver_that_dies_leaves_no_torque(virtual_arm: VirtualArmProcess, dri
     assert latched("arm") is None  # nothing that a passed preflight does not see
 
 
+@pytest.mark.slow
 @pytest.mark.failure("R09")
 def test_a_driver_that_leaves_without_a_word_leaves_no_torque(virtual_arm: VirtualArmProcess, drive: Drive) -> None:
     owner, guardian = drive()
@@ -44,7 +47,7 @@ def test_a_driver_that_leaves_without_a_word_leaves_no_torque(virtual_arm: Virtu
 
 
 @pytest.mark.failure("R09")
-@pytest.mark.parametrize("how", ["stopped", "hangs"])
+@pytest.mark.parametrize("how", [pytest.param("stopped", marks=pytest.mark.slow), "hangs"])
 def test_a_driver_that_falls_silent_is_killed_and_the_arm_taken_down(virtual_arm: VirtualArmProcess, drive: Drive, how: str) -> None:
     owner, guardian = drive(guardian_silence_s=0.5)
     if how == "stopped":
@@ -57,6 +60,7 @@ def test_a_driver_that_falls_silent_is_killed_and_the_arm_taken_down(virtual_arm
     assert report.owner_gone_s is not None and report.off_s is not None and report.owner_gone_s < report.off_s
 
 
+@pytest.mark.slow
 def test_in_lock_step_silence_is_no_reason(virtual_arm: VirtualArmProcess, drive: Drive) -> None:
     owner, guardian = drive(lock_step=True, guardian_silence_s=0.2)
     owner.send_signal(signal.SIGSTOP)
@@ -67,6 +71,7 @@ def test_in_lock_step_silence_is_no_reason(virtual_arm: VirtualArmProcess, drive
     assert torque(virtual_arm) == [False] * 6
 
 
+@pytest.mark.slow
 @pytest.mark.failure("R09")
 def test_signals_that_end_a_service_do_not_end_the_guardian(virtual_arm: VirtualArmProcess, drive: Drive) -> None:
     owner, guardian = drive()
@@ -76,6 +81,7 @@ def test_signals_that_end_a_service_do_not_end_the_guardian(virtual_arm: Virtual
     assert all(report_of(guardian).off.values()) and torque(virtual_arm) == [False] * 6
 
 
+@pytest.mark.slow
 @pytest.mark.failure("R08")
 @pytest.mark.parametrize(
     ("ailments", "left"),
@@ -111,6 +117,7 @@ def test_an_arm_that_is_unplugged_goes_off_as_soon_as_it_is_plugged_in(virtual_a
     assert all(report_of(guardian).off.values()) and torque(virtual_arm) == [False] * 6
 
 
+@pytest.mark.slow
 @pytest.mark.failure("R09")
 def test_a_port_that_never_comes_back_latches_the_arm(virtual_arm: VirtualArmProcess, drive: Drive) -> None:
     owner, guardian = drive(reconnect_s=0.5)
@@ -121,6 +128,7 @@ def test_a_port_that_never_comes_back_latches_the_arm(virtual_arm: VirtualArmPro
     assert not any(report.off.values()) and held is not None and "power supply off" in held.text
 
 
+@pytest.mark.slow
 def test_a_power_cut_leaves_no_torque_when_the_power_is_back(virtual_arm: VirtualArmProcess, drive: Drive) -> None:
     owner, guardian = drive()
     owner.send_signal(signal.SIGSTOP)
@@ -140,6 +148,7 @@ def test_a_good_bye_leaves_the_arm_alone(virtual_arm: VirtualArmProcess, drive: 
     assert read_report("arm") is None and torque(virtual_arm) == [True] * 6
 
 
+@pytest.mark.slow
 def test_a_driver_can_leave_the_arm_to_its_guardian(virtual_arm: VirtualArmProcess, drive: Drive) -> None:
     owner, _ = drive()
     tell(owner, "take over")
@@ -147,6 +156,7 @@ def test_a_driver_can_leave_the_arm_to_its_guardian(virtual_arm: VirtualArmProce
     assert owner.wait(PATIENCE_S) == 0 and torque(virtual_arm) == [False] * 6
 
 
+@pytest.mark.slow
 @pytest.mark.failure("R09")
 @pytest.mark.parametrize(("number", "word"), [(signal.SIGKILL, "has died"), (signal.SIGSTOP, "has not answered")])
 def test_a_driver_notices_that_its_guardian_is_gone(virtual_arm: VirtualArmProcess, drive: Drive, number: int, word: str) -> None:
@@ -168,7 +178,7 @@ def test_nobody_drives_an_arm_that_a_guardian_still_takes_down(
         process = subprocess.run(
             [sys.executable, "-c", _IMPATIENT, str(virtual_arm.port)], capture_output=True, text=True, check=False, timeout=PATIENCE_S
         )
-    assert process.returncode == 1 and "another guardian still works on robot `arm`" in process.stderr
+    assert process.returncode == 1 and "another process drives robot `arm`" in process.stderr
 
 
 _IMPATIENT = """

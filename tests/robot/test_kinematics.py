@@ -158,3 +158,48 @@ def test_euler_does_not_jump_inside_the_workspace(kinematics, postures):
     found = np.array([euler(kinematics.forward(kinematics.inverse(HOME_RAD, kinematics.forward(joints)[0]))[1]) for joints in postures])
     assert np.abs(found[:, 0]).max() < math.radians(30)
     assert np.abs(found).max() < math.radians(130)  # far from +-180 deg, where angles wrap
+
+
+@pytest.mark.failure("R02")
+@pytest.mark.failure("R03")
+def test_ten_thousand_random_steps_deliver_what_they_say_and_drift_nowhere(kinematics, rng) -> None:
+    """Random steps inside the workspace, each from where the last one ended: delivered over commanded is at least 0.97 in every one."""
+    low, high = np.array([0.12, -0.12, 0.02]), np.array([0.30, 0.12, 0.20])
+    joints = kinematics.inverse(HOME_RAD, [0.22, 0.0, 0.12])
+    asked, worst, reached = kinematics.forward(joints)[0], math.inf, 0
+    for _ in range(10_000):
+        command = rng.uniform(-0.02, 0.02, 3)
+        tool, _ = kinematics.forward(joints)
+        target = np.clip(tool + command, low, high)
+        command = target - tool
+        joints, residual_m = kinematics.inverse_with_residual(joints, target, 0.1)
+        asked = asked + command
+        moved = kinematics.forward(joints)[0] - tool
+        if residual_m < 1e-3 and np.linalg.norm(command) > 0.005:
+            reached += 1
+            worst = min(worst, float(moved @ command / (command @ command)))
+        else:
+            asked = tool + moved  # out of reach, which the arm says
+        assert (joints >= kinematics.lower_rad).all() and (joints <= kinematics.upper_rad).all()
+    assert reached > 9_000
+    assert worst >= 0.97
+    assert np.linalg.norm(kinematics.forward(joints)[0] - asked) < 0.002
+    again = kinematics.inverse(HOME_RAD, kinematics.forward(joints)[0])
+    tilts = [math.acos(np.clip(-kinematics.forward(posture)[1][2, 2], -1, 1)) for posture in (joints, again)]
+    assert abs(tilts[0] - tilts[1]) < 0.2  # nor does the posture wander off
+
+
+@pytest.mark.failure("R03")
+def test_a_straight_line_through_the_workspace_is_followed(kinematics) -> None:
+    """Along all three axes, there and back, in steps of 20 mm: the sum of what was delivered is what was commanded."""
+    for axis, begin, end in ((0, [0.14, 0.0, 0.06], 0.30), (1, [0.22, -0.12, 0.06], 0.12), (2, [0.22, 0.0, 0.02], 0.18)):
+        joints = kinematics.inverse(HOME_RAD, begin)
+        start, _ = kinematics.forward(joints)
+        step = np.eye(3)[axis] * 0.02
+        count = round((end - begin[axis]) / 0.02)
+        for sign in (1.0, -1.0):
+            for _ in range(count):
+                tool, _ = kinematics.forward(joints)
+                joints = kinematics.inverse(joints, tool + sign * step)
+            moved = kinematics.forward(joints)[0] - start
+            np.testing.assert_allclose(moved, (count * step) if sign > 0 else 0.0, atol=1e-3)

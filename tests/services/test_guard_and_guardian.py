@@ -16,7 +16,7 @@ import hilserl.services.guard
 STUBBORN = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # hangs, as an actor in a driver call
-code = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); sys.stdin.read(); time.sleep(1); open(sys.argv[2], 'w').close()"
+code = "import signal, sys, time; signal.signal(15, signal.SIG_IGN); sys.stdin.read(); time.sleep(1); open(sys.argv[2], 'w').close()"
 kept = subprocess.Popen([sys.executable, "-c", code, "hilserl.robot.guardian_process", sys.argv[1]], stdin=subprocess.PIPE)
 print(kept.pid, flush=True)
 time.sleep(600)

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
-import pandera.polars as pa
 import polars as pl
 
 from hilserl.data.dataset import DONE_KEY, INDEX_KEYS, REWARD_KEY
@@ -72,6 +71,8 @@ def check_frames(reading: Reading) -> tuple[list[Finding], set[int]]:
 
 
 def _schema(reading: Reading) -> Any:
+    import pandera.polars as pa  # with pandas, seconds: only where something is validated, so that a killed training is back sooner
+
     assert reading.dataset is not None
     frames, features, fps = reading.frames, reading.dataset.features, reading.dataset.fps
     checks = [
@@ -168,6 +169,8 @@ def _jump(reading: Reading, episode: int) -> str:
 
 
 def _check(name: str, expression: pl.Expr) -> Any:
+    import pandera.polars as pa
+
     def run(data: Any) -> pl.LazyFrame:
         return data.lazyframe.select(expression.fill_null(False))
 
@@ -176,6 +179,8 @@ def _check(name: str, expression: pl.Expr) -> Any:
 
 def _validate(schema: Any, frames: pl.DataFrame, miscounted: Collection[int]) -> list[Finding]:
     """Run one schema over the frame table; one finding for each column and check, with its first place."""
+    import pandera.polars as pa
+
     try:
         schema.validate(frames, lazy=True)
     except pa.errors.SchemaErrors as errors:
