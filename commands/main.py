@@ -267,6 +267,29 @@ def evaluate(
         print("video:", result.video)
 
 
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="Name of a run, such as `lift` (its newest), a run's id, or its folder")],
+    into: Annotated[Path | None, typer.Option("--into", help="HTML file; by default report.html in the run's folder.")] = None,
+) -> None:
+    """Write the page of a run: curves, evaluation, video, alarms, costs, every setting. Also while it trains."""
+    from hilserl.report.page import write_report_page
+    from hilserl.report.record import find_run
+
+    print(write_report_page(find_run(run), into))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Two to six runs: names, ids or folders.")],
+    into: Annotated[Path, typer.Option("--into", help="HTML file.")] = Path("comparison.html"),
+) -> None:
+    """Put runs side by side: success with a paired test on the same starts, curves, and the settings in which they differ."""
+    from commands.compare import run_compare
+
+    run_compare(runs, into)
+
+
 @app.command("export")
 def export(
     policy: Annotated[str, typer.Argument(help="Name of a run, such as `lift` (its newest policy), or the folder of a run or a policy")],

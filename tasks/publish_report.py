@@ -13,7 +13,8 @@ from hilserl.evaluation import EvaluationResult
 from hilserl.files import write_json
 from hilserl.learner.loop import LearnerResult
 from hilserl.progress import Progress, publish
-from hilserl.report import draw_learning_curve
+from hilserl.report.curve import draw_learning_curve
+from hilserl.report.page import write_report_page
 from hilserl.runs import RunFolder
 from hilserl.tracking import Tracker, ui_command
 from tasks.artifacts import publish_markdown
@@ -54,6 +55,8 @@ def publish_report(
         "learning_seconds": round(learned.seconds, 1),
         "ended_because": learned.reason,
         "policy_choice": learned.choice,
+        "evaluations": [asdict(point) for point in learned.evaluations],
+        "report": str(run.path / "report.html"),
         "alarms": [asdict(alarm) for alarm in learned.alarms],
         "success_rate": evaluated.success_rate,
         "interval": [evaluated.interval_low, evaluated.interval_high],
@@ -71,6 +74,7 @@ def publish_report(
     }
     publish_markdown("report", _markdown(summary, ui_command(config.tracking)), "Outcome of the training")
     write_json(run.path / "summary.json", summary)
+    tracker.log_artifact(write_report_page(run.path))
     run.update(status="finished")
     return summary
 
@@ -97,6 +101,7 @@ mean episode {summary["mean_seconds"]:.1f} s.
 | policy | `{summary["policy"]}`: {summary["policy_choice"]} |
 | alarms | {", ".join(f"`{alarm['name']}` at step {alarm['step']}" for alarm in summary["alarms"]) or "none"} |
 | video | `{summary["video"]}` |
+| report | `{summary["report"]}`, one page with everything; also in MLflow |
 | learning curve | `{summary["learning_curve"]}` |
 | MLflow run | `{summary["mlflow_run_id"]}`, open with `{ui}` |
 {f"| MLflow was away | {summary['mlflow_waiting']} |" if summary["mlflow_waiting"] else ""}

@@ -13,7 +13,7 @@ from hilserl.config.models import TrainConfig
 from hilserl.environments.make import make_environment
 from hilserl.evaluation import IN_TRAINING_SEED, evaluate_policy, mean_interval, play_episode
 from hilserl.policy import Policy
-from hilserl.report import draw_learning_curve
+from hilserl.report.curve import draw_learning_curve
 from hilserl.training import train_in_process
 
 sys.path.insert(0, str(Path(__file__).parent / "environments"))

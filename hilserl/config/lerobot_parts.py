@@ -286,7 +286,13 @@ def _people(draft: Draft) -> None:
     draft.put_quietly("robot.type", "so101_sim")
     draft.put_quietly("actor.intervention.type", "simulated")
     for key, value in draft.find("env.robot.type").items():
-        draft.note(key, value, "adapted", "driving the real arm is not available yet: THIS RUN USES THE SIMULATED SO-101", "robot.type")
+        draft.note(
+            key,
+            value,
+            "adapted",
+            "THIS RUN USES THE SIMULATED SO-101; for the real one set robot.type and the path of each camera",
+            "robot.type",
+        )
     for key, value in draft.find("control_mode", "env.teleop.type").items():
         draft.note(key, value, "adapted", "no teleoperation on the simulated arm: a simulated human intervenes", "actor.intervention.type")
 

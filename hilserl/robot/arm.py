@@ -42,6 +42,7 @@ Array = NDArray[np.floating[Any]]
 
 _LOCK_STEP_TIMEOUT_S = 10.0  # nothing moves meanwhile
 _LOW_TORQUE, _RAMP_S = 0.15, 0.5  # when torque comes on
+_NOTHING: Array = np.zeros(len(JOINT_NAMES))
 _SETTLE_S, _SETTLED_RAD_S = 1.0, 0.02
 _WEAK_GRIP = 0.2  # of the torque: below the gripper's `Overload_Torque`
 _LOOSE_RAD = 0.04  # a jaw that is so near its command holds nothing
@@ -59,6 +60,7 @@ class ArmState:
         joint_pos_rad: Measured [rad], shape (6,); of a servo that did not answer: its last one.
         joint_vel_rad_s: Measured [rad/s], shape (6,).
         command_rad: What the servos were told [rad], shape (6,).
+        pose_rad: Where that leads the arm: the command less what holds it up [rad], shape (6,).
         at: When it was measured (time.monotonic()) [s].
         tick: Count of ticks.
         bus: What the servos said.
@@ -68,6 +70,7 @@ class ArmState:
     joint_pos_rad: Array
     joint_vel_rad_s: Array
     command_rad: Array
+    pose_rad: Array
     at: float
     tick: int
     bus: BusState
@@ -128,6 +131,7 @@ class Arm:
         self._held_why = ""
         self._weak_grip = False
         self._clips = Clips()
+        self._held_up = _NOTHING
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -165,7 +169,7 @@ class Arm:
         state = bus.read_state()
         if not state.answered.all():
             raise RobotError(f"{bus.port}: a servo stopped to answer while the arm was connected. Check its cable.")
-        self.rest_rad = self._command = self._wanted = self._measured = self._calibration.to_rad(state.position_ticks)
+        self.rest_rad = self._told = self._pose = self._wanted = self._measured = self._calibration.to_rad(state.position_ticks)
         self._off = False
         bus.write_torque_limits(1000.0 * _LOW_TORQUE * self._torque)
         bus.write_goals(state.position_ticks)
@@ -219,12 +223,13 @@ class Arm:
                 self._safe.wait(_END_S)  # first safe, then loud
             raise RobotError(f"robot `{self._robot.id}` was stopped: {self._stopped}")
 
-    def follow(self, target_rad: ArrayLike, ticks: int, *, workspace: bool = True) -> ArmState:
-        """Move the command in a straight line to a target, within a number of ticks, inside all limits.
+    def follow(self, target_rad: ArrayLike, ticks: int, *, held_up_rad: Array = _NOTHING, workspace: bool = True) -> ArmState:
+        """Move the arm in a straight line to a target, within a number of ticks, inside all limits.
 
         Args:
             target_rad: Joint angles [rad], shape (6,).
             ticks: At least 1; where a reason to hold still comes between, it takes longer.
+            held_up_rad: How far the servos are told to be beyond the pose, because they hang lower by as much [rad], shape (6,).
             workspace: Whether the tool must stay in the workspace.
 
         Returns:
@@ -239,7 +244,8 @@ class Arm:
         with self._changed:
             self.require_running()
             self._interrupted = None
-            self._path, self._progress = _Path(self._command, target, max(1, ticks), workspace), 0
+            self._held_up, self._pose = held_up_rad.copy(), self._told - held_up_rad
+            self._path, self._progress = _Path(self._pose, target, max(1, ticks), workspace), 0
         began_s = time.monotonic()
         while self._busy:
             if self._lock_step:
@@ -263,7 +269,7 @@ class Arm:
             RobotError: Something was in its way, or the arm was stopped.
         """
         target = np.array(joints_rad, dtype=np.float64)
-        ticks = math.ceil(float(np.abs(target - self._command).max()) / (speed_rad_s * self._dt_s))
+        ticks = math.ceil(float(np.abs(target - self._told).max()) / (speed_rad_s * self._dt_s))
         state = self.follow(target, ticks, workspace=False)
         deadline = state.tick + round(_SETTLE_S / self._dt_s)
         while self._interrupted is None and (np.abs(state.joint_vel_rad_s) > _SETTLED_RAD_S).any() and state.tick < deadline:
@@ -277,7 +283,7 @@ class Arm:
         """Command the joints to where they are."""
         with self._changed:
             self._path = None
-            self._command = self._wanted = self._measured
+            self._let_go()
 
     # Ending
 
@@ -389,22 +395,23 @@ class Arm:
         if path is not None and not holds:
             self._progress += 1
             self._wanted = path.at(self._progress)
-        wanted = self._command if holds else self._wanted
+        wanted = self._pose if holds else self._wanted
         workspace = path is None or path.workspace
-        command, clips = self._limits.clamp(wanted, self._command, self._measured, self._dt_s, workspace=workspace)
+        pose, clips = self._limits.clamp(wanted, self._pose, self._measured, self._dt_s, workspace=workspace)
+        told = pose + self._held_up
         if self._all_answered:  # a servo that is away may start anew, and a goal would switch it on without its settings
-            self._bus.write_goals(self._calibration.to_ticks(command))
+            self._bus.write_goals(self._calibration.to_ticks(told))
         else:
-            command = self._command
+            pose, told = self._pose, self._told
         bus = self._bus.read_state()
         self._all_answered = bool(bus.answered.all())
         measured = self._calibration.to_rad(bus.position_ticks)
         self._measured = np.where(bus.answered, measured, self._measured)
-        self._command, self._clips, self._tick = command, self._clips + clips, self._tick + 1
+        self._pose, self._told, self._clips, self._tick = pose, told, self._clips + clips, self._tick + 1
         speed = np.nan_to_num(self._calibration.to_rad_s(bus.velocity_ticks_s))
-        trip = self._rules.check(bus, command, measured, self._tick * self._dt_s if self._lock_step else bus.at)
-        self._state = ArmState(self._measured.copy(), speed, command.copy(), bus.at, self._tick, bus, self._clips)
-        self._box.record(bus, wanted, command, measured, clips.total)
+        trip = self._rules.check(bus, told, measured, self._tick * self._dt_s if self._lock_step else bus.at)
+        self._state = ArmState(self._measured.copy(), speed, told.copy(), pose.copy(), bus.at, self._tick, bus, self._clips)
+        self._box.record(bus, wanted, told, measured, clips.total)
         self._guardian.beat()
         self._react(trip)
         if path is not None and self._progress >= path.ticks:
@@ -425,15 +432,20 @@ class Arm:
         if trip is not None and trip.action is Action.HOLD:
             logger.warning("Robot `%s` holds where it is: %s", self._robot.id, trip.text)
             self._interrupted, self._path = trip, None
-            self._command = self._wanted = self._measured.copy()
-            self._state = replace(self._state, command_rad=self._command.copy())
-        loose = abs(self._command[GRIPPER] - self._measured[GRIPPER]) < _LOOSE_RAD
+            self._let_go()
+            self._state = replace(self._state, command_rad=self._told.copy(), pose_rad=self._pose.copy())
+        loose = abs(self._told[GRIPPER] - self._measured[GRIPPER]) < _LOOSE_RAD
         weak = (self._weak_grip and not loose) or (trip is not None and trip.action is Action.WEAKEN)
         if weak != self._weak_grip:
             self._weak_grip = weak
             limits = self._torque.copy()
             limits[GRIPPER] = min(limits[GRIPPER], _WEAK_GRIP) if weak else limits[GRIPPER]
             self._bus.write_torque_limits(1000.0 * limits)
+
+    def _let_go(self) -> None:
+        """Want the joints to be where they are."""
+        self._pose = self._told = self._wanted = self._measured.copy()
+        self._held_up = _NOTHING
 
     @property
     def _busy(self) -> bool:

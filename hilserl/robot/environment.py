@@ -166,10 +166,9 @@ class So101Arm(gymnasium.Env[Observation, NDArray[np.float32]]):
             raise RobotError("step() was called after the end of the episode. Call reset() first.")
         measured, clips_before = self._joint_pos, self.arm.state.clips
         wanted = self.codec.decode(action, measured)
-        held_up = self._sag_rad()
         try:
-            state, interrupted = self._move(wanted.joint_target_rad + held_up)
-            target = state.command_rad - held_up
+            state, interrupted = self._move(wanted.joint_target_rad, self._sag_rad())
+            target = state.pose_rad
             executed = self._executed(wanted, measured, target)
             self._previous = measured
             observation, judgement, frame_age_s = self._look()
@@ -205,18 +204,18 @@ class So101Arm(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     # Moving
 
-    def _move(self, command_rad: Array) -> tuple[ArmState, str | None]:
-        """Move the command over the rest of this control period."""
+    def _move(self, target_rad: Array, held_up_rad: Array) -> tuple[ArmState, str | None]:
+        """Move the arm over the rest of this control period."""
         now = self.arm.state.tick
         ticks = self._end_tick + self._ticks - now
         if not self._ticks // 2 <= ticks <= self._ticks:  # the policy took too long: that is not made up for
             ticks = self._ticks
         self._end_tick = now + ticks
-        state = self.arm.follow(command_rad, ticks)
+        state = self.arm.follow(target_rad, ticks, held_up_rad=held_up_rad)
         if (trip := self.arm.interrupted) is None:
             return state, None
         if (left := self._end_tick - state.tick) > 0:
-            state = self.arm.follow(state.command_rad, left)
+            state = self.arm.follow(state.pose_rad, left)
         return state, trip.rule
 
     def _sag_rad(self) -> Array:

@@ -18,6 +18,7 @@ Array = NDArray[np.floating[Any]]
 
 _HALVINGS = 12
 _ROUNDING_RAD = 1e-9
+_SLACK_M = 2e-3  # of the workspace's walls: an arm that slides along one would stick to it otherwise
 _ROUNDING_M = 1e-6
 
 
@@ -124,7 +125,7 @@ class Limits:
 
     def _boxed(self, wanted: Array, last: Array) -> Array:
         """Go from `last` towards `wanted` as far as the tool stays in the box, or comes no farther out of it."""
-        allowed_m = self._outside_m(last) + _ROUNDING_M
+        allowed_m = np.maximum(self._outside_m(last) + _ROUNDING_M, _SLACK_M)
         if (self._outside_m(wanted) <= allowed_m).all():
             return wanted
         inside, outside = 0.0, 1.0

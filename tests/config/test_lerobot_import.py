@@ -120,7 +120,7 @@ def test_what_cannot_be_done_yet_is_said(dialect):
     assert "SIMULATED" in notes["env.robot.type"].reason
     assert notes["policy.vision_encoder_name"].target == "encoder.model"
     assert "SET `encoder.revision`" in notes["policy.vision_encoder_name"].reason
-    assert notes["env.robot.port"].status == "unsupported"
+    assert notes["env.robot.port"].target == "robot.port"
     assert notes["policy.storage_device"].target == "learner.storage_device"
     assert notes["dataset.video_backend"].status == "no effect"
     classifier = "env.reward_classifier_pretrained_path" if dialect == "0.3.3" else "env.processor.reward_classifier.pretrained_path"

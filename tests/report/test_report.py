@@ -1,0 +1,133 @@
+"""The page of a run, and runs side by side: made from what a run leaves on disk, by themselves."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from hilserl.config import load_config
+from hilserl.errors import ConfigError
+from hilserl.report.charts import Curve, line_chart
+from hilserl.report.compare import comparison_rows, differing_settings, paired_test, write_comparison
+from hilserl.report.page import write_report_page
+from hilserl.report.record import RunRecord, find_run
+
+
+def make_run(home: Path, name: str = "20261122-120000", *, failed: tuple[int, ...] = (1001, 1004), **overrides: Any) -> Path:
+    """Write what a finished run of `reach_state` leaves."""
+    config = load_config("reach_state", overrides)
+    folder = home / "runs" / "reach_state" / name
+    (folder / "evaluation").mkdir(parents=True)
+    run_id = f"reach_state-{name}"
+    (folder / "resolved.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    (folder / "run.json").write_text(json.dumps({"run_id": run_id, "status": "finished", "mlflow_run_id": "m<b>1"}))
+    history = [
+        {"step": 100.0 * n, "q/mean": 0.1 * n, "q/bound": 1.0, "temperature": 10.0**-n, "episode/success": 0.2 * n} for n in range(5)
+    ]
+    (folder / "history.jsonl").write_text("\n".join(map(json.dumps, history)) + '\n{"step": 500, "q/me')
+    evaluation = {"episodes": 10, "successes": 10 - len(failed), "seed": 1000, "failed_seeds": list(failed)}
+    (folder / "evaluation" / "evaluation.json").write_text(json.dumps(evaluation))
+    alarm = {"name": "q_above_bound", "step": 300, "value": 1.2, "message": "Q is <above> its bound.", "cleared_step": None}
+    points = [{"environment_steps": step, "successes": step // 100, "episodes": 5} for step in (100, 300, 500)]
+    summary = {
+        "task": "reach", "seed": config.seed, "success_rate": 0.8, "interval": [0.49, 0.94], "episodes": 10, "judged_by": "simulator",
+        "environment_steps": 500, "updates": 800, "learning_seconds": 90.0, "ended_because": "all steps are done", "policy": "p",
+        "policy_choice": "the best", "evaluations": points, "alarms": [alarm], "video": None, "mean_return": 0.8,
+    }  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HILSERL_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_the_page_says_what_came_of_the_run_and_needs_nothing_else(home: Path) -> None:
+    page = write_report_page(make_run(home)).read_text()
+    for said in (
+        "80 % success on reach",
+        "49.0 to 94.0 %",
+        "0.8 min",
+        "q_above_bound",
+        "Q is &lt;above&gt; its bound.",
+        "m&lt;b&gt;1",
+        "utd_ratio",
+    ):
+        assert said in page, said
+    assert page.count('<i title="seed') == 8 and page.count('<i class="failed"') == 2
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page) and "<script" not in page and "@import" not in page
+
+
+def test_a_run_that_trains_has_a_page_too(home: Path) -> None:
+    folder = make_run(home)
+    for name in ("summary.json", "evaluation/evaluation.json"):
+        (folder / name).unlink()
+    (folder / "run.json").write_text(json.dumps({"run_id": "reach_state-x", "status": "training"}))
+    page = write_report_page(folder, home / "now.html").read_text()
+    assert "reach_state-x: training" in page and "400 environment steps so far" in page
+
+
+def test_a_damaged_file_is_named(home: Path) -> None:
+    folder = make_run(home)
+    (folder / "summary.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"summary\.json is damaged"):
+        write_report_page(folder)
+
+
+def test_a_run_is_found_by_name_id_and_folder(home: Path) -> None:
+    first, second = make_run(home, "20261122-120000"), make_run(home, "20261122-130000")
+    assert find_run("reach_state") == second
+    assert find_run("reach_state-20261122-120000") == find_run(str(first)) == first
+    with pytest.raises(ConfigError, match="There are runs of reach_state"):
+        find_run("lift")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "p"),
+    [
+        ("1111100000", "1111100000", 1.0),
+        ("1111100000", "0000000000", 0.0625),
+        ("1111110000", "0000000000", 0.03125),
+        ("1110", "0001", 0.625),
+    ],
+)
+def test_the_paired_test_is_mcnemars_exact_one(first: str, second: str, p: float) -> None:
+    """Hand-computed: two-sided binomial tail of the fewer among the starts that differ."""
+    outcomes = [{seed: letter == "1" for seed, letter in enumerate(word)} for word in (first, second)]
+    test = paired_test(*outcomes)
+    assert test is not None and test.p == pytest.approx(p)
+
+
+def test_other_starts_are_not_compared() -> None:
+    assert paired_test({1: True}, {2: True}) is None
+
+
+def test_runs_side_by_side(home: Path) -> None:
+    folders = [make_run(home, "20261122-120000"), make_run(home, "20261122-130000", failed=(1001,), **{"policy.utd_ratio": 4})]
+    records = [RunRecord.read(folder) for folder in folders]
+    rows = comparison_rows(records)
+    assert rows[1][-1] == "" and "10 same starts, 0 only by the first, 1 only by this one" in rows[2][-1]
+    assert ("policy.utd_ratio", "2", "4") in differing_settings(records)
+    page = write_comparison(records, home / "both.html").read_text()
+    assert "no difference can be told" in page and page.index("Outcome") < page.index("Curves")
+    with pytest.raises(ConfigError, match="2 to 6"):
+        write_comparison(records[:1], home / "one.html")
+
+
+def test_a_chart_keeps_to_its_numbers() -> None:
+    steps = np.arange(4.0)
+    chart = str(line_chart([Curve("a & b", steps, np.array([1.0, 10.0, np.nan, 1000.0]), 2)], log=True))
+    assert "a &amp; b" in chart and ">1,000<" in chart and ">1<" in chart
+    points = re.search(r'polyline class="line c2" points="([^"]+)"', chart)
+    assert points is not None and len(points[1].split()) == 3
+    heights = [float(point.split(",")[1]) for point in points[1].split()]
+    assert heights[0] - heights[1] == pytest.approx((heights[1] - heights[2]) / 2, abs=0.2), "a decade is as high as the next"
+    assert "Nothing was reported" in line_chart([Curve("none", np.array([]), np.array([]))])
