@@ -46,6 +46,7 @@ from hilserl.virtual_arm.client import VirtualArmProcess
 from hilserl.virtual_arm.server import ServerOptions
 
 PATIENCE_S, AFTER_S, REPAIR_AFTER_S = 25.0, 2.0, 1.5
+STARTS = 4
 Act = Callable[["Stage"], object]
 
 
@@ -143,25 +144,28 @@ class Outcome:
 
 
 def play(arm: VirtualArmProcess, robot: RobotConfig, fault: Fault, wait_s: float) -> Outcome:
-    """Let one thing fail."""
-    arm.ask("reset")
-    release("arm")
-    driver = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("_faulty_arm.py")), robot.model_dump_json()],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    try:
-        assert driver.stdout is not None
-        said = driver.stdout.readline().split(maxsplit=2)
-        if said[:1] != ["driving"]:
-            raise SystemExit(f"the driver did not drive: {said}")
-        time.sleep(wait_s)
-        return watch(Stage(arm, driver, int(said[1])), fault)
-    finally:
-        driver.kill()
-        driver.wait()
-        assert driver.stdout is not None
-        driver.stdout.close()
+    """Let one thing fail. A driver that a stalled machine stopped before anything failed is started again, and told of."""
+    for _ in range(STARTS):
+        arm.ask("reset")
+        release("arm")
+        driver = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("_faulty_arm.py")), robot.model_dump_json()],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        try:
+            assert driver.stdout is not None
+            said = driver.stdout.readline().split(maxsplit=2)
+            if said[:1] == ["driving"]:
+                time.sleep(wait_s)
+                return watch(Stage(arm, driver, int(said[1])), fault)
+            print(f"not started: {said}", file=sys.stderr, flush=True)
+            driver.wait()
+        finally:
+            driver.kill()
+            driver.wait()
+            assert driver.stdout is not None
+            driver.stdout.close()
+    raise SystemExit(f"the driver did not start {STARTS} times: is this machine too busy?")
 
 
 def watch(stage: Stage, fault: Fault) -> Outcome:

@@ -80,6 +80,8 @@ class EvaluationResult:
         failed_seeds: Seeds of the episodes that failed, to watch them again; empty without success.
         seconds: Wall time [s].
         video: Video file, if one was made.
+        smoothness: Mean change of the action from step to step, per dimension: 0 moves evenly, 2 jumps from end to end.
+        played: Every episode, in order.
     """
 
     episodes: int
@@ -97,6 +99,8 @@ class EvaluationResult:
     failed_seeds: tuple[int, ...]
     seconds: float
     video: Path | None = None
+    smoothness: float = 0.0
+    played: tuple[Episode, ...] = ()
 
     @property
     def shown(self) -> str:
@@ -183,6 +187,8 @@ def _summarise(config: TrainConfig, played: Sequence[Episode], fps: float, secon
         failed_seeds=tuple(seed + index for index, episode in enumerate(played) if judged and not episode.success),
         seconds=seconds,
         video=video,
+        smoothness=float(np.mean([episode.smoothness for episode in played])),
+        played=tuple(played),
     )
 
 
@@ -226,14 +232,20 @@ class Episode:
     """How one deterministic episode went.
 
     Attributes:
+        seed: Of its start.
         steps: Control steps.
         success: Whether the environment called it one.
         return_: Sum of rewards.
+        smoothness: Mean change of the action from step to step, per dimension.
+        cube_m: Where the cube lay at the start, base frame x and y [m]; None where nobody knows.
     """
 
+    seed: int
     steps: int
     success: bool
     return_: float
+    smoothness: float = 0.0
+    cube_m: tuple[float, float] | None = None
 
 
 def play_episode(environment: Any, policy: Policy, seed: int, film: _Film | None = None) -> Episode:
@@ -245,19 +257,23 @@ def play_episode(environment: Any, policy: Policy, seed: int, film: _Film | None
         seed: Of the episode's start.
         film: Takes a picture of every step.
     """
-    observation, _ = environment.reset(seed=seed)
+    observation, info = environment.reset(seed=seed)
+    cube = info.get("cube_pos_m")
     steps, total, ended, success = 0, 0.0, False, False
+    actions: list[np.ndarray] = []
     while not ended:
         if film:
             film.add(environment.render(), observation)
-        observation, reward, terminated, truncated, info = environment.step(policy.act(observation))
+        actions.append(policy.act(observation))
+        observation, reward, terminated, truncated, info = environment.step(actions[-1])
         steps += 1
         total += float(reward)
         ended, success = terminated or truncated, bool(info["is_success"])
     if film:
         for _ in range(5):  # hold the last picture for half a second
             film.add(environment.render(), observation)
-    return Episode(steps, success, total)
+    change = float(np.abs(np.diff(actions, axis=0)).mean()) if steps > 1 else 0.0
+    return Episode(seed, steps, success, total, change, None if cube is None else (float(cube[0]), float(cube[1])))
 
 
 class _Film:

@@ -85,6 +85,26 @@ def line_chart(curves: Sequence[Curve], *, bounds: tuple[float, float] | None = 
     return Markup("".join(parts) + f'<p class="legend">{keys}</p>')
 
 
+def success_map(starts: Sequence[tuple[float, float, bool]]) -> Markup:
+    """Draw where the object lay at the start of each episode, seen from above, the arm at the bottom: green succeeded, red failed.
+
+    Args:
+        starts: x and y in the arm's base frame [m], and whether the episode succeeded.
+    """
+    forward, left = (np.array([start[axis] for start in starts]) for axis in (0, 1))
+    middle_x, middle_y = (forward.min() + forward.max()) / 2, (left.min() + left.max()) / 2
+    reach_m = max(float(np.ptp(forward)), float(np.ptp(left)), 0.02) * 1.15
+    size = _HEIGHT - 2 * _TOP
+    scale = size / reach_m
+    frame = f'<rect class="rule" x="{(_WIDTH - size) / 2}" y="{_TOP}" width="{size}" height="{size}"/>'
+    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">{frame}']
+    for x, y, success in starts:
+        column, row = _WIDTH / 2 - (y - middle_y) * scale, _HEIGHT / 2 - (x - middle_x) * scale
+        kind = "dot c2" if success else "dot c4"
+        parts.append(f'<circle class="{kind}" cx="{column:.1f}" cy="{row:.1f}" r="4"><title>x {x:.3f} m, y {y:.3f} m</title></circle>')
+    return Markup("".join([*parts, f'</svg><p class="legend">{100 * reach_m:.0f} cm wide; the arm\'s base is below, x points up</p>']))
+
+
 def _usable(curve: Curve, log: bool) -> Curve:
     keep = np.isfinite(curve.y) & ((curve.y > 0) if log else True)
     step = max(1, math.ceil(int(keep.sum()) / _MOST_POINTS))

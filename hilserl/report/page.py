@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from hilserl.evaluation import wilson_interval
 from hilserl.files import write_atomically
-from hilserl.report.charts import Curve, line_chart
+from hilserl.report.charts import Curve, line_chart, success_map
 from hilserl.report.record import RunRecord
 
 _MOST_VIDEO_BYTES = 30_000_000
@@ -142,6 +142,8 @@ def _charts(record: RunRecord) -> list[Chart]:
         ("Updates owed", "flat: the learner keeps up", line_chart(lines(("utd/owed", "updates owed")))),
         ("Ages", "seconds", line_chart(lines(*ages))),
     ]
+    if starts := record.starts:
+        charts.insert(1, ("Where it succeeds", "starts of the last evaluation; where it is red, record and intervene", success_map(starts)))
     return charts
 
 

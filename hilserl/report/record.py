@@ -83,9 +83,17 @@ class RunRecord:
         return value
 
     @property
+    def starts(self) -> list[tuple[float, float, bool]]:
+        """Where the object lay at the start of the evaluation's episodes, base frame x and y [m], and whether they succeeded."""
+        known = [episode for episode in self.evaluation.get("played", ()) if episode.get("cube_m")]
+        return [(float(episode["cube_m"][0]), float(episode["cube_m"][1]), bool(episode["success"])) for episode in known]
+
+    @property
     def outcomes(self) -> dict[int, bool]:
         """Success of the evaluation's episodes, by the seed of their start; empty where success is not known."""
         evaluation = self.evaluation
+        if played := evaluation.get("played"):
+            return {} if evaluation.get("successes") is None else {int(episode["seed"]): bool(episode["success"]) for episode in played}
         if not evaluation or evaluation.get("successes") is None:
             return {}
         first, failed = int(evaluation["seed"]), set(evaluation["failed_seeds"])

@@ -131,7 +131,7 @@ class Arm:
         self._held_why = ""
         self._weak_grip = False
         self._clips = Clips()
-        self._held_up = _NOTHING
+        self._held_up: Array = _NOTHING
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
 

@@ -148,7 +148,8 @@ class So101Arm(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._potential = judgement.potential
         self._end_tick = self.arm.state.tick
         self._running = True
-        return observation, {"is_success": False, "joint_pos_rad": self._joint_pos.copy(), "reset_error_m": error_m}
+        start = {"joint_pos_rad": self._joint_pos.copy(), "reset_error_m": error_m, "cube_pos_m": judgement.cube_pos_m}
+        return observation, {"is_success": False, **start}
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Execute one action for one control period.

@@ -124,7 +124,8 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._steps = self._held_steps = 0
         self._potential = potential(task, self.privileged_state)
         self._running = True
-        return self._observe(), {"is_success": False, "joint_pos_rad": self._joint_pos.copy()}
+        start = {"joint_pos_rad": self._joint_pos.copy(), "cube_pos_m": self._data.qpos[self._cube][:3].copy()}
+        return self._observe(), {"is_success": False, **start}
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Execute one action for one control period.

@@ -31,7 +31,9 @@ def make_run(home: Path, name: str = "20261122-120000", *, failed: tuple[int, ..
         {"step": 100.0 * n, "q/mean": 0.1 * n, "q/bound": 1.0, "temperature": 10.0**-n, "episode/success": 0.2 * n} for n in range(5)
     ]
     (folder / "history.jsonl").write_text("\n".join(map(json.dumps, history)) + '\n{"step": 500, "q/me')
-    evaluation = {"episodes": 10, "successes": 10 - len(failed), "seed": 1000, "failed_seeds": list(failed)}
+    places = [[0.2 + 0.01 * number, -0.05 + 0.01 * number] for number in range(10)]
+    played = [{"seed": 1000 + n, "success": 1000 + n not in failed, "cube_m": places[n]} for n in range(10)]
+    evaluation = {"played": played, "episodes": 10, "successes": 10 - len(failed), "seed": 1000, "failed_seeds": list(failed)}
     (folder / "evaluation" / "evaluation.json").write_text(json.dumps(evaluation))
     alarm = {"name": "q_above_bound", "step": 300, "value": 1.2, "message": "Q is <above> its bound.", "cleared_step": None}
     points = [{"environment_steps": step, "successes": step // 100, "episodes": 5} for step in (100, 300, 500)]
@@ -63,6 +65,7 @@ def test_the_page_says_what_came_of_the_run_and_needs_nothing_else(home: Path) -
     ):
         assert said in page, said
     assert page.count('<i title="seed') == 8 and page.count('<i class="failed"') == 2
+    assert page.count('<circle class="dot c4"') == 2 and page.count('<circle class="dot c2"') == 8
     assert not re.search(r"""(src|href)=["'](?!data:)""", page) and "<script" not in page and "@import" not in page
 
 

@@ -67,6 +67,27 @@ def test_a_writer_that_dies_in_the_middle_of_a_frame_is_an_error(tmp_path, monke
     writer.close()
 
 
+def test_a_frame_that_changes_while_it_is_copied_is_copied_again(tmp_path, monkeypatch):
+    writer = FrameWriter(tmp_path / "wrist.frames", WIDTH, HEIGHT, 30.0)
+    writer.write(np.full((HEIGHT, WIDTH, 3), 1, np.uint8))
+    view, written = np.frombuffer, []
+
+    def interrupted(*arguments, **named):
+        pixels = view(*arguments, **named).copy()
+        if not written:
+            written.append(True)
+            writer.write(np.full((HEIGHT, WIDTH, 3), 2, np.uint8))
+            pixels[len(pixels) // 2 :] = 2
+        return pixels
+
+    with FrameReader(writer.path) as reader, monkeypatch.context() as patched:
+        patched.setattr("hilserl.robot.frame_memory.np.frombuffer", interrupted)
+        frame = reader.latest()
+    assert frame is not None and frame.number == 2
+    assert frame.image.min() == frame.image.max() == 2
+    writer.close()
+
+
 def test_another_process_never_leaves_half_a_frame(tmp_path):
     """Every frame of the writer has one colour; a torn one would have two."""
     path = tmp_path / "wrist.frames"
