@@ -211,6 +211,16 @@ def record(
 
 
 @app.command()
+def keys(
+    robot: Annotated[str | None, typer.Option(help="Id of the arm (`robot.id`); without it, the one whose actor listens.")] = None,
+) -> None:
+    """Type for an actor that has no terminal: move its arm, or say success and failure. On the robot's host; over ssh as well."""
+    from commands.keys import run_keys
+
+    run_keys(robot)
+
+
+@app.command()
 def validate(
     target: Annotated[
         str, typer.Argument(help="A configuration (YAML, LeRobot's train JSON, or a shipped name), or the folder of a dataset.")

@@ -57,7 +57,6 @@ def examine_connected(
     if observation is None:
         return
     yield from examine_sight(config, observation, demonstrations, picture)
-    yield examine_weights(config, observation)
     if motion:
         yield from examine_jogs(environment, config, config.seed)
 
@@ -77,6 +76,7 @@ def _all(config: TrainConfig, load_judge: LoadJudge, motion: bool, picture: Path
         yield Finding("FAIL", "demonstrations", str(error))
     start = examine_start(config, demonstrations)
     yield start
+    yield examine_weights(config)
     if any(finding.verdict == "FAIL" for finding in (*still, start)):
         yield Finding("note", "arm", "not connected: first what is above")
         return

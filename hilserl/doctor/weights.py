@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from hilserl.config.models import TrainConfig
 from hilserl.data.preprocess import Preprocessor
@@ -15,10 +11,15 @@ from hilserl.doctor.findings import Finding
 from hilserl.link.codec import decode_weights, encode_frozen, encode_weights
 from hilserl.link.messages import Handshake, Weights
 from hilserl.policy import Policy, PolicyArchitecture
+from hilserl.schema import IMAGE_PREFIX, STATE_KEY, state_components
 
 
-def examine_weights(config: TrainConfig, observation: Mapping[str, NDArray[Any]]) -> Finding:
-    """Send the weights of a new policy through the link's own form, and let both copies act on one observation."""
+def examine_weights(config: TrainConfig) -> Finding:
+    """Send the weights of a new policy through the link's own form, and let both copies act on one observation.
+
+    Done before an arm is connected: importing torch holds up the thread that watches it, and its guardian takes that for a hang.
+    """
+    observation = _some_observation(config)
     policies = [Policy(PolicyArchitecture.from_config(config), Preprocessor.from_config(config)) for _ in range(2)]
     sent, received = policies
     sent.load_tensors(sent.tensors(), 1)
@@ -30,3 +31,14 @@ def examine_weights(config: TrainConfig, observation: Mapping[str, NDArray[Any]]
         return Finding("FAIL", "weights", "a policy acts otherwise after its weights were sent.", "Install the same versions everywhere.")
     size = sum(array.nbytes for array in arrived.tensors.values())
     return Finding("ok", "weights", f"{size / 1e6:.1f} MB there and back, the same action")
+
+
+def _some_observation(config: TrainConfig) -> dict[str, np.ndarray]:
+    """Make up native frames and a state."""
+    generator = np.random.default_rng(0)
+    size = sum(len(component.labels) for component in state_components(config))
+    frames = {
+        IMAGE_PREFIX + name: generator.integers(0, 256, (config.robot.cameras[name].height, config.robot.cameras[name].width, 3), np.uint8)
+        for name in config.observation.images
+    }
+    return {STATE_KEY: generator.standard_normal(size).astype(np.float32), **frames}

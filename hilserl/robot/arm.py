@@ -132,6 +132,7 @@ class Arm:
         self._weak_grip = False
         self._clips = Clips()
         self._held_up: Array = _NOTHING
+        self._measured: Array = _NOTHING
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -398,7 +399,7 @@ class Arm:
         wanted = self._pose if holds else self._wanted
         workspace = path is None or path.workspace
         pose, clips = self._limits.clamp(wanted, self._pose, self._measured, self._dt_s, workspace=workspace)
-        told = pose + self._held_up
+        told: Array = pose + self._held_up
         if self._all_answered:  # a servo that is away may start anew, and a goal would switch it on without its settings
             self._bus.write_goals(self._calibration.to_ticks(told))
         else:

@@ -4,7 +4,8 @@ events         what a person says of an episode: LeRobot's teleoperation events
 intervention   the one state machine: policy, human, handing back
 device         what leader, gamepad and keyboard have in common: they make a `Human` of the actor's loop
 terminal_keys  keys of this terminal, over ssh as well
-keyboard       the arm moved by these keys
+remote_keys    keys of another terminal, for an actor that has none
+keyboard       the arm moved by keys
 joystick       a gamepad as Linux tells it
 gamepad        the arm moved by it
 leader_arm     the leader arm's servos: mirroring, letting go

@@ -1,4 +1,4 @@
-"""The arm moved by keys of this terminal. A key is a step; held, it repeats."""
+"""The arm moved by keys of a terminal. A key is a step; held, it repeats."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hilserl.config.models import TrainConfig
 from hilserl.teleop.device import Action
 from hilserl.teleop.events import TeleopEvent
 from hilserl.teleop.intervention import Control
-from hilserl.teleop.terminal_keys import TerminalKeys
+from hilserl.teleop.remote_keys import Keys
 
 _MOVES: dict[str, tuple[int, float]] = {
     "up": (0, 1.0),
@@ -36,8 +36,8 @@ HELP = f"arrows: forward, back, left, right; e, d (or page up, page down): up, d
 class EventKeys:
     """What a person says of an episode by keys, whatever moves the arm."""
 
-    def __init__(self, keys: TerminalKeys | None) -> None:
-        """Listen to these keys; None: there is no terminal, so nobody says anything."""
+    def __init__(self, keys: Keys | None) -> None:
+        """Listen to these keys; None: nobody says anything."""
         self._keys = keys
         self._said: set[TeleopEvent] = set()
         self._moves: list[str] = []
@@ -71,7 +71,7 @@ class Keyboard:
     name = "keyboard"
     hand_back_s = 0.6  # a held key repeats only after half a second
 
-    def __init__(self, config: TrainConfig, keys: TerminalKeys) -> None:
+    def __init__(self, config: TrainConfig, keys: Keys) -> None:
         self._keys = EventKeys(keys)
         self._size = len(config.action_names)
         self._moves: list[tuple[int, float]] = []

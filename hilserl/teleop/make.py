@@ -43,28 +43,30 @@ def make_human(config: TrainConfig, environment: Any) -> Person | SimulatedPerso
 
 def _person(config: TrainConfig, environment: Any) -> Person:
     from hilserl.teleop import gamepad, keyboard, leader
+    from hilserl.teleop.remote_keys import AllKeys, RemoteKeys
     from hilserl.teleop.terminal_keys import TerminalKeys
 
     settings = config.actor.intervention
-    if settings.type == "keyboard":
-        person, told = Person(config, keyboard.Keyboard(config, TerminalKeys())), keyboard.HELP
-    else:
-        keys = keyboard.EventKeys(TerminalKeys.if_there_are())
-        try:
-            if settings.type == "gamepad":
-                person, told = Person(config, gamepad.Gamepad(config, keys)), gamepad.HELP
-            else:
-                from hilserl.robot.kinematics import Kinematics
-                from hilserl.teleop.leader_arm import LeaderArm
+    terminal = TerminalKeys.if_there_are()
+    keys = AllKeys(terminal, RemoteKeys.if_possible(config.robot.id))
+    try:
+        if settings.type == "keyboard":
+            person, told = Person(config, keyboard.Keyboard(config, keys)), keyboard.HELP
+        elif settings.type == "gamepad":
+            person, told = Person(config, gamepad.Gamepad(config, keyboard.EventKeys(keys))), gamepad.HELP
+        else:
+            from hilserl.robot.kinematics import Kinematics
+            from hilserl.teleop.leader_arm import LeaderArm
 
-                limits = Kinematics()
-                assert settings.leader.port is not None
-                arm = LeaderArm(settings.leader, settings.leader.port, limits.lower_rad, limits.upper_rad)
-                person, told = Person(config, leader.Leader(config, environment, arm, keys)), leader.HELP
-        except BaseException:
-            keys.close()
-            raise
-    logger.info("The %s is connected: %s.", settings.type, told)
+            limits = Kinematics()
+            assert settings.leader.port is not None
+            arm = LeaderArm(settings.leader, settings.leader.port, limits.lower_rad, limits.upper_rad)
+            person, told = Person(config, leader.Leader(config, environment, arm, keyboard.EventKeys(keys))), leader.HELP
+    except BaseException:
+        keys.close()
+        raise
+    where = "here, or with" if terminal is not None else "with"
+    logger.info("The %s is connected: %s. Keys are typed %s `hilserl keys` on this host.", settings.type, told, where)
     return person
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safety_testing import PATIENCE_S, report_of, torque, until
+from safety_testing import PATIENCE_S, alive, report_of, torque, until
 
 from hilserl.config.environment import RobotConfig
 from hilserl.errors import RobotError
@@ -190,6 +190,36 @@ def test_a_killed_driver_leaves_an_arm_without_torque_and_a_black_box(live_arm: 
     boxes = list((own_home / "black-box").glob("arm-*.json"))
     assert len(boxes) == 1 and json.loads(boxes[0].read_text())["saved_by"] == "guardian"
     assert latched("arm") is None
+
+
+@pytest.mark.slow
+@pytest.mark.failure("R17")
+def test_the_next_driver_waits_until_the_arm_of_a_killed_one_is_down(live_arm: VirtualArmProcess, own_home: Path) -> None:
+    live_arm.ask("reset")
+    robot = settings_of(live_arm, landing_s=1.0)
+    with subprocess.Popen([sys.executable, "-c", DRIVER, robot.model_dump_json()], stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        guardian = int(driver.stdout.readline())
+        driver.kill()
+    arm = Arm(robot)
+    arm.connect()
+    try:
+        assert not alive(guardian) and torque(live_arm) == [True] * 6
+        arm.move_to(HOME, 1.0)
+    finally:
+        arm.close()
+    assert torque(live_arm) == [False] * 6
+
+
+@pytest.mark.slow
+@pytest.mark.failure("R22")
+def test_a_target_that_is_no_number_moves_nothing(live_arm: VirtualArmProcess, moving: Arm) -> None:
+    moving.move_to(HOME, 1.0)
+    before = moving.state.command_rad
+    with pytest.raises(RobotError, match="not six finite numbers"):
+        moving.follow([0.0, np.nan, 0.0, 0.0, 0.0, 0.0], 5)
+    np.testing.assert_array_equal(moving.state.command_rad, before)
+    moving.follow(HOME, 5)  # it can still be moved by who knows where
 
 
 DRIVER = """

@@ -206,7 +206,9 @@ def test_after_a_stop_no_goal_reaches_a_servo(virtual_arm: VirtualArmProcess) ->
     try:
         bus.write_goals(bus.read_state().position_ticks)
         assert torque(virtual_arm) == [True] * 6
-        assert all(soft_land(bus, 0.04).values()) and torque(virtual_arm) == [False] * 6
+        full = virtual_arm.ask("register", servo=1, name="Torque_Limit")["value"]
+        assert all(soft_land(bus, 0.1).values()) and torque(virtual_arm) == [False] * 6
+        assert virtual_arm.ask("register", servo=1, name="Torque_Limit")["value"] == pytest.approx(full / 5, abs=1)  # it fell before
         with pytest.raises(BusError, match="was stopped"):
             bus.write_goals([2047] * 6)
         assert torque(virtual_arm) == [False] * 6

@@ -16,6 +16,10 @@ from hilserl.errors import RobotError
 from hilserl.schema import JOINT_NAMES
 from hilserl.sim.env import So101Env
 from hilserl.teleop.intervention import Control
+from hilserl.teleop.make import make_human
+from hilserl.virtual_arm.arm import ArmOptions
+from hilserl.virtual_arm.client import VirtualArmProcess
+from hilserl.virtual_arm.server import ServerOptions
 
 TO_THE_LEFT = np.array([0.5, 0.0, 0.0, 0.0, 0.0, 0.0])
 ALL_OFF, ALL_ON = [False] * 6, [True] * 6
@@ -182,3 +186,39 @@ time.sleep(600)
     while bench.torque_on() != ALL_OFF:
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
+
+
+@pytest.mark.slow  # on the wall clock
+def test_on_the_wall_clock_a_hand_takes_over_and_hands_back(bench, tmp_path):
+    options = ServerOptions(tmp_path / "real-time", name="leader", arm=ArmOptions(motor="7.4V", seed=6), until_stdin_ends=True)
+    with VirtualArmProcess(options) as process:
+        leader = {"port": str(process.port), "calibration_dir": str(process.calibration.parent), "timeout_s": 2.0}
+        intervention = {"type": "leader", "hand_back_s": 0.5, "leader": leader}
+        config = bench.config.model_copy(update={"actor": bench.config.actor.model_validate({"intervention": intervention})})
+        environment = bench.environment()
+        environment.reset(seed=3)
+        person = make_human(config, environment)
+        assert person is not None
+        try:
+            person.reset()
+
+            def paced(steps: int) -> list[bool]:
+                acted = []
+                for _ in range(steps):
+                    time.sleep(0.1)
+                    acted.append(step(person, environment, np.zeros(4))[0])
+                return acted
+
+            assert not any(paced(10))
+            process.ask("hand", move="to", joints_rad=pose(environment.joint_pos_rad + TO_THE_LEFT), speed_rad_s=2.0)
+            seen: list[bool] = []
+            while True not in seen or seen[-1]:
+                seen += paced(1)
+                assert len(seen) < 200
+            assert environment.joint_pos_rad[0] > 0.2
+            process.ask("hand", move="release")
+            assert not any(paced(10))
+            assert process.ask("state")["torque_on"] == ALL_ON
+        finally:
+            person.close()
+        assert process.ask("state")["torque_on"] == ALL_OFF
