@@ -8,6 +8,7 @@ import torch
 from hilserl.config.models import TrainConfig
 from hilserl.data.preprocess import Preprocessor
 from hilserl.doctor.findings import Finding
+from hilserl.errors import HilserlError
 from hilserl.link.codec import decode_weights, encode_frozen, encode_weights
 from hilserl.link.messages import Handshake, Weights
 from hilserl.policy import Policy, PolicyArchitecture
@@ -19,7 +20,13 @@ def examine_weights(config: TrainConfig) -> Finding:
 
     Done before an arm is connected: importing torch holds up the thread that watches it, and its guardian takes that for a hang.
     """
-    observation = _some_observation(config)
+    try:
+        return _compared(config, _some_observation(config))
+    except HilserlError as error:
+        return Finding("FAIL", "weights", str(error))
+
+
+def _compared(config: TrainConfig, observation: dict[str, np.ndarray]) -> Finding:
     policies = [Policy(PolicyArchitecture.from_config(config), Preprocessor.from_config(config)) for _ in range(2)]
     sent, received = policies
     sent.load_tensors(sent.tensors(), 1)

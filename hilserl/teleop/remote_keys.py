@@ -45,7 +45,7 @@ class RemoteKeys:
         self._path = robot_folder(robot_id) / _SOCKET
         if len(os.fsencode(self._path)) > _LONGEST_NAME:
             raise RobotError(
-                f"{self._path}: longer than the {_LONGEST_NAME} bytes of a Unix socket's name. Set HILSERL_HOME to a shorter one."
+                f"{self._path}: longer than a Unix socket's name may be ({_LONGEST_NAME} bytes). Set HILSERL_HOME to a shorter one."
             )
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.unlink(missing_ok=True)

@@ -53,12 +53,14 @@ class TerminalKeys:
 
     @classmethod
     def if_there_are(cls) -> TerminalKeys | None:
-        """Take standard input over where it is a terminal; None where it is not."""
-        return cls() if sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty() else None
+        """Take standard input over where it is a terminal, and this process in its foreground; else None."""
+        if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty() or not _is_ours(sys.stdin.fileno()):
+            return None
+        return cls()
 
     def pressed(self) -> list[str]:
         """Return the keys since the last call, in order: characters, or names such as `up`, `page down` and `escape`."""
-        if self._before is None or not self._is_ours():
+        if self._before is None or not _is_ours(self._descriptor):
             return []
         fresh = b""
         try:
@@ -91,7 +93,8 @@ class TerminalKeys:
         """Give the terminal back as it was; safe to call twice."""
         if self._before is not None:
             with contextlib.suppress(OSError, termios.error):  # a terminal that was closed needs nothing back
-                termios.tcsetattr(self._descriptor, termios.TCSANOW, self._before)
+                if _is_ours(self._descriptor):
+                    termios.tcsetattr(self._descriptor, termios.TCSANOW, self._before)
             self._before = None
             atexit.unregister(self.close)
 
@@ -101,12 +104,13 @@ class TerminalKeys:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.close()
 
-    def _is_ours(self) -> bool:
-        """Tell whether we are in the foreground: reading from the background would stop this process."""
-        try:
-            return os.tcgetpgrp(self._descriptor) == os.getpgrp()
-        except OSError:  # not our controlling terminal: nobody stops us
-            return True
+
+def _is_ours(descriptor: int) -> bool:
+    """Tell whether we are in the foreground of a terminal: using it from the background would stop this process."""
+    try:
+        return os.tcgetpgrp(descriptor) == os.getpgrp()
+    except OSError:  # not our controlling terminal: nobody stops us
+        return True
 
 
 def _unknown(text: bytes) -> int:
