@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hilserl.config.models import RecordConfig, TrainConfig
-from hilserl.errors import DatasetError, SimulationError
+from hilserl.errors import ConfigError, DatasetError, SimulationError
 from hilserl.files import content_hash, file_lock, home, source_hash, write_json
 from hilserl.progress import Progress, publish
 from hilserl.schema import STATE_KEY
@@ -34,11 +34,25 @@ def demonstration_inputs(config: TrainConfig) -> dict[str, Any]:
         "task": config.task.model_dump(mode="json", exclude={"classifier"}),
         **({"discount": config.policy.discount} if config.task.reward == "shaped" else {}),
         "robot": config.robot.scene_facts(),
+        **({"bus": _bus_inputs(config)} if config.robot.virtual is not None else {}),
         "observation": {
             "images": sorted(config.observation.images),
             "state": list(config.observation.state),
             "privileged": config.observation.privileged,
         },
+    }
+
+
+def _bus_inputs(config: TrainConfig) -> dict[str, Any]:
+    """Return what a motion through a virtual servo bus depends on besides the scene."""
+    from hilserl.robot import arm, calibration, environment, limits, servo_settings, trips
+    from hilserl.virtual_arm import arm as virtual
+    from hilserl.virtual_arm import motion, motor, plant, servo, settings
+
+    robot = config.robot.model_dump(mode="json", exclude={"id", "host", "cameras", "port", "calibration_dir"})
+    return {
+        "code": source_hash(arm, calibration, environment, limits, servo_settings, trips, virtual, motion, motor, plant, servo, settings),
+        "robot": robot,
     }
 
 
@@ -94,14 +108,13 @@ def record_demonstrations(config: TrainConfig, folder: Path) -> None:
     """
     from hilserl.data.writer import EpisodeWriter, policy_features, teleop_features
     from hilserl.robot.units import joints_to_lerobot
-    from hilserl.sim.env import So101Env
     from hilserl.sim.expert import ScriptedExpert
 
     record = _recording(config)
     teleop = record.flavour == "teleop"
     features = teleop_features(config) if teleop else policy_features(config)
     generator = np.random.default_rng(record.seed)
-    environment, expert = So101Env(config), ScriptedExpert(config)
+    environment, expert = _bench(config), ScriptedExpert(config)
     attempts = 0
     try:
         with EpisodeWriter(folder, config.dataset.repo_id, features, config.robot.control_hz) as writer:
@@ -140,6 +153,18 @@ def record_demonstrations(config: TrainConfig, folder: Path) -> None:
     finally:
         environment.close()
     logger.info("Recorded %d demonstrations of %s (%d attempts) in %s", record.episodes, config.task.type, attempts, folder)
+
+
+def _bench(config: TrainConfig) -> Any:
+    """Make the environment that the expert knows the truth of: the simulation, or a virtual arm."""
+    if config.robot.is_real:
+        raise ConfigError(
+            f"dataset.record: the scripted expert does not drive a real arm (`robot.type: {config.robot.type}`). Record with `hilserl record`, "
+            "and name the folder in `dataset.root`."
+        )
+    from hilserl.environments.make import make_environment
+
+    return make_environment(config)
 
 
 def _recording(config: TrainConfig) -> RecordConfig:

@@ -56,7 +56,7 @@ ROOMS: dict[str, set[str]] = {
     "reward": BASE | {"data", "vision"},
     "policy": BASE | {"data", "sac", "vision"},
     "pretraining": BASE | {"data", "sim", "vision"},
-    "demonstrations": BASE | {"data", "robot", "sim"},
+    "demonstrations": BASE | {"data", "environments", "robot", "sim", "virtual_arm"},
     "environments": BASE | {"data", "reward", "robot", "sim", "virtual_arm"},
     "export": BASE | {"evaluation", "policy", "runs", "vision"},
     "evaluation": BASE | {"environments", "policy", "robot", "sim"},

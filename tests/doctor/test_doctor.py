@@ -214,3 +214,24 @@ def test_the_command_says_yes_or_no(home: Path, capsys: pytest.CaptureFixture[st
     assert not run_doctor("reach_state", far, motion=True, show=lines.append)
     with pytest.raises(ConfigError, match="nothing for the doctor"):
         run_doctor("pendulum", {}, motion=True)
+
+
+@pytest.mark.slow
+def test_the_real_arms_configuration_has_nothing_that_a_virtual_arm_has_not(home: Path) -> None:
+    """All of it but device names, the person at the leader, and the encoder that is fetched."""
+    from commands.doctor import run_doctor
+
+    camera = "robot.cameras.gripper_cam"
+    swapped = {
+        "robot.port": None,
+        "robot.virtual": {},
+        f"{camera}.path": None,
+        f"{camera}.simulated_as": "wrist",
+        "actor.intervention.type": "simulated",
+        "encoder.type": "cnn",
+        "encoder.model": None,
+        "encoder.freeze": False,
+    }
+    lines: list[str] = []
+    assert run_doctor("so101_real_grasp", swapped, motion=True, show=lines.append), lines
+    assert any("gripper_cam" in line for line in lines) and any(line.startswith("ok    jog gripper") for line in lines)
