@@ -159,8 +159,8 @@ def _bench(config: TrainConfig) -> Any:
     """Make the environment that the expert knows the truth of: the simulation, or a virtual arm."""
     if config.robot.is_real:
         raise ConfigError(
-            f"dataset.record: the scripted expert does not drive a real arm (`robot.type: {config.robot.type}`). Record with `hilserl record`, "
-            "and name the folder in `dataset.root`."
+            f"dataset.record: the scripted expert does not drive a real arm (`robot.type: {config.robot.type}`). Record with "
+            "`hilserl record`, and name the folder in `dataset.root`."
         )
     from hilserl.environments.make import make_environment
 
