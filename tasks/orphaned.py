@@ -14,7 +14,7 @@ from rich.console import Console
 
 def outlive_the_reader() -> None:
     """From now on, a log line that nobody reads ends the printing, not this process. Lines still go to Prefect's page."""
-    Console.on_broken_pipe = _fall_silent  # type: ignore[method-assign]
+    Console.on_broken_pipe = _fall_silent  # type: ignore[assignment,method-assign]
 
 
 def _fall_silent(console: Console) -> None:

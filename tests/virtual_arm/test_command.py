@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from hilserl.robot.frame_memory import FrameReader
 from hilserl.virtual_arm.client import ControlClient
 
 BIN = Path(sys.executable).parent
@@ -117,6 +118,22 @@ def test_tell_looks_and_breaks(start):
     assert (wrong.returncode, "`servo`: missing required argument" in wrong.stderr) == (1, True)
     assert "not JSON" in tell('{"do: "jam"}').stderr
     assert "no virtual arm listens there" in tell("state", "--arm", "leader").stderr
+
+
+def test_a_camera_is_where_it_says(start):
+    arm = start("--leader=none", "--camera=wrist", "--camera-size=64x48", "--camera-fps=20")
+    found = re.search(r"^camera +wrist +(.*)$", arm.output, re.MULTILINE)
+    assert found, arm.output
+    with FrameReader(Path(found.group(1))) as reader:
+        assert (reader.width, reader.height, reader.fps) == (64, 48, 20.0)
+        assert reader.wait(after=0, timeout_s=60.0) is not None
+
+
+def test_a_size_that_makes_no_sense_is_refused(tmp_path):
+    environment = os.environ | {"HILSERL_HOME": str(tmp_path)}
+    words = [str(BIN / "hilserl"), "virtual-arm", "--camera=wrist", "--camera-size=64"]
+    refused = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert (refused.returncode, "give two numbers of pixels" in refused.stderr) == (1, True), refused.stderr
 
 
 def test_an_arm_that_dies_ends_the_command_with_an_error(start):
