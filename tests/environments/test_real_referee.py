@@ -15,8 +15,8 @@ NOWHERE = np.zeros(6)
 
 
 @pytest.fixture
-def frames(rng) -> np.ndarray:
-    return rng.integers(0, 256, (40, *SIZE, 3), dtype=np.uint8)
+def frames() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (40, *SIZE, 3), dtype=np.uint8)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_the_arm_gets_the_verdicts_that_a_recording_of_it_would_get(folder, fram
 
 
 def test_a_classifier_of_a_camera_that_the_policy_does_not_use_is_refused(folder) -> None:
-    with pytest.raises(ConfigError, match="looks at camera `wrist`, and observation.images has"):
+    with pytest.raises(ConfigError, match=r"looks at camera `wrist`, and observation\.images has"):
         ClassifierReferee(config(), folder)
 
 
