@@ -219,6 +219,7 @@ def test_the_command_records_what_is_typed(tmp_path):
         for line in process.stdout:
             said += line
             if ": go." in line:
+                time.sleep(1.0)  # a key that is down when an episode begins is no intervention
                 os.write(person, b"\x1b[A")
                 time.sleep(1.0)
                 os.write(person, b"s")

@@ -152,7 +152,7 @@ def test_it_ends_with_whoever_started_it(tmp_path):
     [
         (b"nonsense", "Expecting value"),
         (b"[]", "a request is"),
-        (b'{"do": "fly"}', "one of the verbs advance, cube, hand, jam"),
+        (b'{"do": "fly"}', "one of the verbs advance, camera, cube, frame, hand, jam"),
         (b'{"do": "jam"}', "`servo`: missing required argument"),
         (b'{"do": "jam", "servo": 9}', "servo 9: there are 1 to 6"),
         (b'{"do": "jam", "servo": "three"}', "`servo`: input should be a valid integer"),
