@@ -282,7 +282,7 @@ def _frame_rate(draft: Draft, recorded_hz: Any) -> None:
 
 
 def _people(draft: Draft) -> None:
-    """Say plainly that the arm and the leader are simulated for now."""
+    """Say plainly that the arm and the person are simulated, until somebody names their devices."""
     draft.put_quietly("robot.type", "so101_sim")
     draft.put_quietly("actor.intervention.type", "simulated")
     for key, value in draft.find("env.robot.type").items():
@@ -293,8 +293,12 @@ def _people(draft: Draft) -> None:
             "THIS RUN USES THE SIMULATED SO-101; for the real one set robot.type and the path of each camera",
             "robot.type",
         )
+    _, port = draft.first("env.teleop.port")
+    leader = f"{{type: leader, leader: {{port: {port or '/dev/serial/by-id/...'}, id: NAME}}}}"
     for key, value in draft.find("control_mode", "env.teleop.type").items():
-        draft.note(key, value, "adapted", "no teleoperation on the simulated arm: a simulated human intervenes", "actor.intervention.type")
+        instead = f"set `actor.intervention: {leader}`" if "leader" in str(value) else f"set `actor.intervention.type: {value}`"
+        reason = f"a simulated human intervenes on the simulated arm; with the real one {instead}"
+        draft.note(key, value, "adapted", reason, "actor.intervention.type")
 
 
 PARTS: tuple[Callable[[Draft], None], ...] = (
