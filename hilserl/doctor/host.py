@@ -18,7 +18,7 @@ from hilserl.robot.kinematics import Kinematics
 from hilserl.robot.latch import require_released
 from hilserl.schema import policy_schema
 
-_SERIAL, _VIDEO = Path("/dev/serial/by-id"), Path("/dev/v4l/by-id")
+_SERIAL, _VIDEO, _INPUT = Path("/dev/serial/by-id"), Path("/dev/v4l/by-id"), Path("/dev/input/by-id")
 _KEPT_S = 3600.0  # of a learner's absence, on the actor's disk
 _SPARE_BYTES = 1 << 30
 _FLOAT_BYTES = 4
@@ -32,6 +32,11 @@ def examine_host(config: TrainConfig) -> Iterator[Finding]:
         for name in config.observation.images:
             yield _device(f"camera {name}", config.robot.cameras[name].path, _VIDEO, "`lerobot-find-cameras opencv` lists them", "video")
         yield _calibration(config)
+    people = config.actor.intervention
+    if people.type == "leader" and not people.leader.virtual:
+        yield _device("leader's port", people.leader.port, _SERIAL, "`lerobot-find-port` finds it", "dialout")
+    if people.type == "gamepad":
+        yield _device("gamepad", people.gamepad.device, _INPUT, "plug it in", "input")
     yield _disk(config)
     yield _priority(config)
     yield _link(config)

@@ -175,6 +175,17 @@ def test_a_device_is_named_so_that_it_stays_the_same(tmp_path: Path, monkeypatch
     assert gone.verdict == "FAIL" and "Plug it in" in gone.remedy
 
 
+def test_the_leader_and_the_gamepad_are_looked_for(tmp_path: Path) -> None:
+    for kind, what in (("leader", "leader's port"), ("gamepad", "gamepad")):
+        device = tmp_path / kind
+        settings = {"type": kind, "leader": {"port": str(device)}, "gamepad": {"device": str(device)}}
+        found = {finding.what: finding for finding in host.examine_host(make_tiny_config(actor={"intervention": settings}))}
+        assert found[what].verdict == "FAIL" and "does not exist" in found[what].text
+        device.touch()
+        found = {finding.what: finding for finding in host.examine_host(make_tiny_config(actor={"intervention": settings}))}
+        assert found[what].verdict == "ok"
+
+
 def test_a_stopped_arm_is_not_connected(home: Path, tmp_path: Path) -> None:
     latch("mine", "estop", "The button was pressed.")
     shown: list[Finding] = []
