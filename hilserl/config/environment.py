@@ -107,10 +107,10 @@ class RobotConfig(Model):
     torque_limit_pct: Annotated[
         tuple[float, float, float, float, float, float],
         Field(
-            description="Real arm: largest torque of each joint, from the base up, written at every connect [%]. Below 80 no servo that "
-            "presses on something weakens itself (`Overload_Torque`)"
+            description="Real arm: largest torque of each joint, from the base up, written at every connect [%]. Below 80, the jaw below "
+            "25, no servo takes pressing on something, or constant motion, for an overload (`Overload_Torque`)"
         ),
-    ] = (75.0, 75.0, 75.0, 75.0, 75.0, 50.0)
+    ] = (75.0, 75.0, 75.0, 75.0, 75.0, 24.0)
     safety: SafetyConfig = Field(default_factory=SafetyConfig, description="Real arm: what stops it, and how")
     virtual: VirtualArmConfig | None = Field(None, description="Real arm: start a virtual one in its place, and use its port and cameras")
 
