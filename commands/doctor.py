@@ -32,6 +32,6 @@ def run_doctor(config: str, overrides: dict[str, Any], *, motion: bool, show: Ca
         note_passed(settings.robot.id)
         report += f" An actor may drive it once, if it starts within {VALID_S / 60:.0f} min."
     if diagnosis.picture is not None:
-        report += f"\nWhat the policy sees, beside a demonstration: {diagnosis.picture}"
+        report += f"\nThe camera's picture, what the policy sees of it, and a demonstration where there is one: {diagnosis.picture}"
     show(report)
     return not diagnosis.failures

@@ -54,7 +54,7 @@ def run_record(config: TrainConfig, into: Path | None, episodes: int, *, resume:
                             person,
                             folder,
                             keep_failures=keep_failures,
-                            paced=config.actor.pace == "realtime",
+                            paced=config.actor.pace == "realtime" or not config.actor.intervention.is_simulated,  # a hand knows one pace
                             say=lambda text: print(text, flush=True),
                             should_stop=lambda: bool(asked),
                         )

@@ -26,9 +26,11 @@ def run_estop(robot: str | None, *, wait_for_key: bool) -> None:
     source = "`hilserl estop`"
     if wait_for_key:
         source = _wait_for_key(robot)
-    for robot_id in [robot] if robot is not None else _arms():
+    stopped = [robot] if robot is not None else _arms()
+    for robot_id in stopped:
         print(f"robot `{robot_id}`: {stop_robot(robot_id, source)}", flush=True)
-    print("Look at the arm, remove the cause, then: hilserl rearm --robot ID")
+    for robot_id in stopped:
+        print(f"Look at the arm, remove the cause, then: hilserl rearm --robot {robot_id}")
 
 
 def run_rearm(robot: str, port: str | None) -> None:

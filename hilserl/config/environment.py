@@ -35,10 +35,10 @@ class CameraConfig(Model):
         float, Field(gt=0, le=5, description="Real arm only: with an older frame the arm holds still, and stops if none comes [s]")
     ] = 0.25
 
-    @field_validator("path")
+    @field_validator("path", mode="before")
     @classmethod
-    def _path_is_an_identity(cls, path: str | None) -> str | None:
-        if path is not None and path.strip().lstrip("-").isdigit():
+    def _path_is_an_identity(cls, path: Any) -> Any:
+        if path is not None and str(path).strip().lstrip("-").isdigit():
             raise ValueError(
                 f"`{path}` is a number, and another camera has it after the next start. Give the path of the device: `ls /dev/v4l/by-id`"
             )
@@ -108,9 +108,9 @@ class RobotConfig(Model):
         tuple[float, float, float, float, float, float],
         Field(
             description="Real arm: largest torque of each joint, from the base up, written at every connect [%]. Below 80, the jaw below "
-            "25, no servo takes pressing on something, or constant motion, for an overload (`Overload_Torque`)"
+            "60, no servo takes pressing on something, or constant motion, for an overload (`Overload_Torque`)"
         ),
-    ] = (75.0, 75.0, 75.0, 75.0, 75.0, 24.0)
+    ] = (75.0, 75.0, 75.0, 75.0, 75.0, 50.0)
     safety: SafetyConfig = Field(default_factory=SafetyConfig, description="Real arm: what stops it, and how")
     virtual: VirtualArmConfig | None = Field(None, description="Real arm: start a virtual one in its place, and use its port and cameras")
 

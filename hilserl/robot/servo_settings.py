@@ -31,7 +31,9 @@ _EEPROM = {  # as LeRobot 0.6.1 configures an SO-101, and the factory's protecti
     "Overload_Torque": 80,
     "Over_Current_Protection_Time": 200,
 }
-_GRIPPER_EEPROM = {"Max_Torque_Limit": 500, "Protection_Current": 250, "Overload_Torque": 25}
+# LeRobot's overload of 25 % is below its torque limit of 50 %: a jaw that opens and closes for 2 s, as one does that explores, would
+# be called overloaded. Here the rule `grip` sees what the jaw holds after 0.3 s, and weakens it.
+_GRIPPER_EEPROM = {"Max_Torque_Limit": 500, "Protection_Current": 250, "Overload_Torque": 60}
 _SRAM = {"Maximum_Acceleration": 254, "Acceleration": RUNNING_ACCELERATION, "Goal_Time": 0, "Goal_Velocity": 0, "Lock": 1}
 
 

@@ -30,6 +30,7 @@ Array = NDArray[np.floating[Any]]
 RUNNING_ACCELERATION = 254
 """What connecting writes into `Acceleration`. A servo that has started anew holds 0: its other settings are gone as well."""
 
+_GRIPPING_SHARE = 0.5  # of the jaw's torque limit: what it may hold for hours is less
 _RAD_PER_TICK = 2.0 * math.pi / TICKS_PER_TURN
 _NEVER_S = math.inf
 _VOLTAGE = 1
@@ -200,7 +201,9 @@ class TripRules:
         if (lost := self._lost.lasts(behind > settings.lost_rad, now) >= settings.lost_s).any():
             text = f"is {behind.max():.2f} rad from its command: something holds it, or it slips"
             yield self._trip("lost", lost, text, Action.SOFT_LAND)
-        works = (state.current_a >= settings.stall_current_a) | (np.abs(state.load) >= settings.stall_torque_share * state.torque_limit)
+        share = np.full(len(SERVOS), settings.stall_torque_share)
+        share[GRIPPER] = min(_GRIPPING_SHARE, settings.stall_torque_share)
+        works = (state.current_a >= settings.stall_current_a) | (np.abs(state.load) >= share * state.torque_limit)
         slow = np.abs(state.velocity_ticks_s) * _RAD_PER_TICK < settings.stall_speed_rad_s
         stalled = self._stalled.lasts(works & slow & (behind >= settings.stall_error_rad), now) >= settings.stall_s
         grips, stalled[GRIPPER] = bool(stalled[GRIPPER]), False

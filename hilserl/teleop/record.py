@@ -117,7 +117,8 @@ class Recorder:
                 self._say(f"Kept ({'success' if outcome.success else 'no success'}); {self._folder.episodes} episodes are safe.")
             else:
                 failed += 1
-                self._say("No success, so it is not kept.")
+                limit_s = self._config.task.control_time_s
+                self._say(f"Not kept: called a failure, or no success within {limit_s:g} s (`task.control_time_s`).")
         return Recorded(saved, failed, discarded)
 
     def _play(self, begin: str) -> Outcome | None:

@@ -63,7 +63,7 @@ def test_connecting_writes_the_settings_every_time_and_moves_nothing(virtual_arm
         }
         assert held == {"Acceleration": 254, "Lock": 1, "Operating_Mode": 0, "P_Coefficient": 16, "Torque_Enable": 1}
         assert register(virtual_arm, servo, "Unloading_Condition") & 44 == 44
-    assert register(virtual_arm, 6, "Overload_Torque") == 25
+    assert register(virtual_arm, 6, "Overload_Torque") == 60
     np.testing.assert_allclose(virtual_arm.ask("state")["joint_pos_rad"], before, atol=0.01)
     np.testing.assert_allclose(arm.state.joint_pos_rad, before, atol=0.01)
     arm.close()
