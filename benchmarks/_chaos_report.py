@@ -51,6 +51,7 @@ class Report:
     environment_steps: int = 0
     updates: int = 0
     kills: list[Kill] = field(default_factory=list)
+    waiting: int = 0  # in the actor's journal when everything was stopped: sent when the training is continued
     lost: int = 0
     different: int = 0
     twice: int = 0
@@ -140,7 +141,8 @@ def show(report: Report) -> None:
     print(f"\n{table(report)}\n")
     print("A time is seen to 0.1 s (updates: 1 s) and is 0.5 s at least: what was on its way when the process died is not counted.")
     print(f"{report.environment_steps:,} environment steps, {report.updates:,} updates, {report.seconds / 60:.1f} min; {report.commit}")
-    print(f"records: {report.lost} lost, {report.different} altered, {report.twice} doubled; torn files: {len(report.damaged_files)}")
+    print(f"records: {report.waiting} waiting at the end, {report.lost} lost, {report.different} altered, {report.twice} doubled")
+    print(f"torn files: {len(report.damaged_files)}")
     print(f"metrics: MLflow has {report.metric_points[0]} points, the learner's own file {report.metric_points[1]}")
     half = len(report.evaluations) // 2
     if half:

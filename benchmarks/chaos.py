@@ -159,7 +159,10 @@ class Chaos:
         report.left_over = [f"{process.pid} {' '.join(process.cmdline())[:200]}" for process in self._up.left_over()]
         audit.update()
         report.environment_steps = audit.steps
-        report.lost, report.different, report.twice = len(audit.missing()), len(audit.different()), audit.twice
+        missing = audit.missing()
+        waiting = {(actor, seq) for actor, seq in missing if seq > max(audit.received.get(actor, {0: None}))}
+        report.waiting, report.lost = len(waiting), len(missing) - len(waiting)
+        report.different, report.twice = len(audit.different()), audit.twice
         report.evaluations = [(at, seen.successes / seen.episodes) for at, seen in sorted(audit.evaluations.items())]
         report.damaged_files = [*torn_files(folder), *(f"removed: {path}" for path in audit.removed)]
         if audit.damaged or audit.torn_bytes:
