@@ -18,7 +18,7 @@ from hilserl.services.robot_worker import require_actor, server_url
 
 _TIMEOUT_S = 3.0
 _BEHIND_S = 5.0  # Prefect's worker looks for runs up to 10 s ahead of its own clock
-_AHEAD_S = 1800.0  # a certificate made just now is valid since an hour
+_AHEAD_S = 1800.0
 
 Verdict = Literal["ok", "note", "FAIL"]
 

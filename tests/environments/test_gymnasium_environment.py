@@ -150,7 +150,7 @@ def test_environments_that_cannot_be_used_are_refused(values, message) -> None:
     ("values", "message"),
     [
         ({"dataset": {"record": {}}}, "there are none: leave `dataset` out"),
-        ({"actor": {"intervention": {"type": "simulated"}}}, "knows the SO-101 only"),
+        ({"actor": {"intervention": {"type": "simulated"}}}, "know the SO-101 only"),
         ({"policy": {"gripper": "discrete"}}, "all actions are continuous"),
         ({"policy": {"bc_steps": 5}}, "no demonstrations to clone"),
         ({"actor": {"stop_at_success": 1.0}}, "nobody says what success is"),

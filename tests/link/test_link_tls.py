@@ -102,7 +102,7 @@ def strangers(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with monkeypatch.context() as patch:
         patch.setattr(certificates, "_now", lambda: dt.datetime.now(dt.UTC) - dt.timedelta(days=800))
         create_certificates(folder, [], ["expired"], force=True)
-        patch.setattr(certificates, "_now", lambda: dt.datetime.now(dt.UTC) + dt.timedelta(days=3))
+        patch.setattr(certificates, "_now", lambda: dt.datetime.now(dt.UTC) + dt.timedelta(days=40))
         create_certificates(folder, [], ["early"], force=True)
     create_certificates(folder, [], [], force=True)  # the learner's is of today again
     certificate = {name: folder / name / "actor.pem" for name in ("expired", "early")}
@@ -182,7 +182,7 @@ def test_an_actor_stays_away_from_who_is_not_its_learner(
         create_certificates(tmp_path / "other", ["learner.lab"], [])
         shown = load_identity("learner", tmp_path / "other")
     else:
-        shift = {"expired": -800, "early": 3}.get(who, 0)
+        shift = {"expired": -800, "early": 40}.get(who, 0)
         with monkeypatch.context() as patch:
             patch.setattr(certificates, "_now", lambda: dt.datetime.now(dt.UTC) + dt.timedelta(days=shift))
             create_certificates(folder, [], [], force=True)
