@@ -92,13 +92,14 @@ def test_another_process_never_leaves_half_a_frame(tmp_path):
     """Every frame of the writer has one colour; a torn one would have two."""
     path = tmp_path / "wrist.frames"
     program = f"""
-import itertools, sys, numpy as np
+import itertools, sys, time, numpy as np
 from pathlib import Path
 from hilserl.robot.frame_memory import FrameWriter
 writer = FrameWriter(Path({str(path)!r}), {WIDTH}, {HEIGHT}, 30.0)
 print("ready", flush=True)
 for count in itertools.count():
     writer.write(np.full(({HEIGHT}, {WIDTH}, 3), count % 251, np.uint8))
+    time.sleep(0.0003)  # a camera rests between frames; one that never does cannot be read
     if count % 100 == 0 and Path({str(tmp_path / "stop")!r}).exists():
         break
 writer.close()
