@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from hilserl.errors import RobotError
+from hilserl.files import file_lock
+from hilserl.robot.latch import robot_folder
 from hilserl.schema import JOINT_NAMES
 from hilserl.sim.env import So101Env
 from hilserl.teleop.intervention import Control
@@ -186,6 +188,8 @@ time.sleep(600)
     while bench.torque_on() != ALL_OFF:
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
+    with file_lock(robot_folder("leader-leader") / "guardian.lock", timeout_s=60.0):  # it ends while there is still an arm
+        assert bench.torque_on() == ALL_OFF
 
 
 @pytest.mark.slow  # on the wall clock
