@@ -234,8 +234,11 @@ def _finish(settings: Settings, report: Report) -> None:
     _say(f"robot `{settings.robot_id}` was taken down: {report.reason}; {report.note}")
     about = {"rule": "guardian", "text": f"{report.reason}; {report.note}", "saved_by": "guardian"}
     box = None
-    with contextlib.suppress(Exception):  # a full disk; the report comes next and says what counts
+    try:
         box = save_left_behind(settings.robot_id, about)
+    except Exception as error:  # a full disk, a torn ring; the report comes next and says what counts
+        report.note += f" The black box could not be saved: {error!r}."
+        _say(f"the black box of robot `{settings.robot_id}` could not be saved: {error!r}")
     if not all(report.off.values()):
         latch(settings.robot_id, "guardian", f"{report.reason}; {report.note}", port=settings.port, black_box=box)
     write_json(report_path(settings.robot_id), dataclasses.asdict(report))

@@ -21,6 +21,8 @@ from hilserl.link.messages import Step
 from hilserl.runs import RunFolder
 from hilserl.schema import STATE_KEY
 
+STEP_ROW_BYTES = 52
+
 
 @pytest.fixture(autouse=True)
 def one_thread(own_home):
@@ -117,6 +119,19 @@ def test_a_damaged_middle_of_the_journal_costs_its_records_alone(tiny_buffer, ca
     assert_no_pair_is_wrong(resumed.learner, script)
 
 
+def files_to_damage(run: RunFolder, script, damage: str) -> list[Path]:
+    """Files whose rows every kept checkpoint needs and the journal no longer has, however late the last save came."""
+    is_steps = damage == "steps"
+    files = sorted(run.experience.glob("steps.0*" if is_steps else "observation.state.0*"))
+    if damage == "gone":
+        return files
+    oldest = min(int(folder.name.split("-")[0]) for folder in run.checkpoints.glob("0*"))  # environment steps
+    steps = (record for _, record in script.records if isinstance(record, Step))
+    row_bytes = STEP_ROW_BYTES if is_steps else next(steps).observation[STATE_KEY].nbytes
+    number = (oldest - 10) // (files[0].stat().st_size // row_bytes)
+    return [file for file in files if number - is_steps <= int(file.suffixes[-2][1:]) <= number]
+
+
 @pytest.mark.failure("L14")
 @pytest.mark.parametrize("damage", ["flip", "cut", "steps", "gone"])
 def test_a_store_damaged_after_the_journal_was_cut_gives_back_what_is_whole(tiny_buffer, caplog, damage) -> None:
@@ -126,10 +141,7 @@ def test_a_store_damaged_after_the_journal_was_cut_gives_back_what_is_whole(tiny
     part = play(settings_, run, tiny_buffer, script, kill_at=200)
     assert script.trimmed > 100
     steps_then = part.learner.parts.governor.environment_steps
-    files = sorted(run.experience.glob("steps.0*" if damage == "steps" else "observation.state.0*"))
-    for file in (
-        files if damage == "gone" else files[-6:-4] if damage == "steps" else files[-5:-4]
-    ):  # older than the newest checkpoint, however late that came
+    for file in files_to_damage(run, script, damage):
         data = bytearray(file.read_bytes())
         data[len(data) // 2] ^= 1
         file.write_bytes(data[:-9] if damage == "cut" else data)

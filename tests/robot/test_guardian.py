@@ -16,6 +16,7 @@ from safety_testing import PATIENCE_S, Drive, alive, report_of, tell, torque, un
 from hilserl.config.safety import SafetyConfig
 from hilserl.errors import RobotError
 from hilserl.files import file_lock
+from hilserl.robot import guardian_process
 from hilserl.robot.feetech import ServoBus
 from hilserl.robot.guardian import Guardian
 from hilserl.robot.guardian_process import read_report
@@ -215,3 +216,13 @@ def test_after_a_stop_no_goal_reaches_a_servo(virtual_arm: VirtualArmProcess) ->
         assert all(soft_land(bus, 0.0).values())
     finally:
         bus.close()
+
+
+def test_a_black_box_that_cannot_be_saved_is_said_and_stops_nothing(own_home: Path, tmp_path: Path) -> None:
+    (robot_folder("arm") / "black-box.ring").mkdir(parents=True)  # what cannot be read as a ring
+    settings = guardian_process.Settings(str(tmp_path / "port"), "arm", os.getppid(), None, 0.1, 1.0, 1.0)
+    report = guardian_process.Report("its owner died", noticed_s=1.0, off=dict.fromkeys(range(1, 7), True), note="all is off.")
+    guardian_process._finish(settings, report)
+    written = read_report("arm")
+    assert written is not None and written.reason == "its owner died"
+    assert written.note.startswith("all is off. The black box could not be saved: ")
