@@ -31,6 +31,7 @@ def run_estop(robot: str | None, *, wait_for_key: bool) -> None:
         print(f"robot `{robot_id}`: {stop_robot(robot_id, source)}", flush=True)
     for robot_id in stopped:
         print(f"Look at the arm, remove the cause, then: hilserl rearm --robot {robot_id}")
+    print("After that, start what drove it again: a training goes on where it was.")
 
 
 def run_rearm(robot: str, port: str | None) -> None:
@@ -49,7 +50,7 @@ def run_rearm(robot: str, port: str | None) -> None:
 
     held = latched(robot)
     if held is None:
-        raise RobotError(f"robot `{robot}` is not stopped, so there is nothing to re-arm.")
+        raise RobotError(_nothing_to_rearm(robot))
     print(f"robot `{robot}` was stopped ({held.rule}, {held.at}): {held.text}")
     if held.black_box:
         print(f"Its last seconds: {held.black_box}")
@@ -62,12 +63,26 @@ def run_rearm(robot: str, port: str | None) -> None:
     print(f"robot `{robot}` may be driven again.")
 
 
+def _nothing_to_rearm(robot: str) -> str:
+    from hilserl.robot.latch import latched
+
+    known = _driven_here()
+    if robot not in known:
+        return f"no robot `{robot}` was ever driven here; {home() / 'robots'} knows {', '.join(known) or 'none'}."
+    stopped = [other for other in known if latched(other) is not None]
+    others = f" Stopped is {', '.join(stopped)}." if stopped else ""
+    return f"robot `{robot}` is not stopped, so there is nothing to re-arm.{others}"
+
+
+def _driven_here() -> list[str]:
+    return sorted({path.parent.name for path in (home() / "robots").glob("*/guardian.lock")})
+
+
 def _arms() -> list[str]:
     """Return the arms that were ever driven on this machine."""
-    folder = home() / "robots"
-    found = sorted({path.parent.name for path in folder.glob("*/guardian.lock")}) if folder.exists() else []
+    found = _driven_here()
     if not found:
-        raise RobotError(f"no arm was ever driven here ({folder} knows none). Name one with `--robot`.")
+        raise RobotError(f"no arm was ever driven here ({home() / 'robots'} knows none). Name one with `--robot`.")
     return found
 
 

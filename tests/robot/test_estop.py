@@ -194,6 +194,7 @@ def test_the_commands(own_home: Path) -> None:
         stopped = command("estop", "--wait-for-key", keys=b" ")
     assert "robot `arm`: no process drives it" in stopped.stdout and latched("arm") is not None
     assert "needs a person" in command("rearm", "--robot", "arm").stderr
+    assert "knows arm" in command("rearm", "--robot", "amr").stderr
     assert "was not its id" in command("rearm", "--robot", "arm", keys=b"yes\n").stderr
     assert latched("arm") is not None
     rearmed = command("rearm", "--robot", "arm", keys=b"arm\n")
