@@ -72,7 +72,7 @@ class ActorKeeper:
         self._is_tried = self._has_actor = self._is_adopted = False
         self._suspect_since: float | None = None
         self._began = time.monotonic()  # of the present actor
-        self._without = time.monotonic()  # since when nobody has acted
+        self._without = time.monotonic()  # since when nobody has acted though a learner listens
         self._told = -math.inf
         self._noted = time.monotonic()
         self._waits_for = ""
@@ -81,7 +81,7 @@ class ActorKeeper:
 
     def start(self, address: str) -> None:
         """Have an actor for the learner at `address` from now on."""
-        self._address = address
+        self._address, self._without = address, time.monotonic()  # what came before, a long conversion of data too, was no waiting
         # The copied context makes the actor's flow run a child of this one on the page.
         self._thread = background_thread(self._keep, "actor-keeper")
         self._thread.start()

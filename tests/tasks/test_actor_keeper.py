@@ -179,6 +179,17 @@ def test_what_is_missing_is_said_while_it_waits_and_fails_in_the_end(keeper: Act
         wait_until(checked(keeper), 60)
 
 
+def test_what_came_before_the_learner_listened_is_no_waiting(keeper: ActorKeeper, launcher: Launcher) -> None:
+    """A keeper is made before the data phases, and those may take an hour."""
+    keeper._without -= 3600
+    launcher.problem = NotReady("no worker is there")
+    keeper.start("host:1")
+    wait_until(lambda: "no worker is there" in keeper.check(view(silent_s=None)), 60)
+    for _ in range(20):
+        keeper.check(view(silent_s=None))
+        time.sleep(0.02)
+
+
 def test_an_actor_that_nobody_starts_is_asked_for_anew_before_it_is_too_old(keeper: ActorKeeper, launcher: Launcher) -> None:
     keeper.start("host:1")
     wait_until(lambda: "launch" in launcher.calls, 60)
