@@ -10,7 +10,9 @@ import typer
 from hilserl.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from hilserl.data.preprocess import CameraView
+    from collections.abc import Mapping, Sequence
+
+    from hilserl.classifier_training import ClassifierRequest
     from hilserl.reward.agreement import JudgedEpisode
     from hilserl.reward.metrics import Confusion
     from hilserl.reward.train import TrainedClassifier
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Train a success classifier from datasets whose successful frames are marked, and see what it says of a dataset.",
+    help="The success classifier: record examples in simulation, train it from labelled datasets, see what it says of a dataset.",
 )
 
 Config = Annotated[
@@ -27,26 +29,112 @@ Config = Annotated[
 
 
 @app.command()
+def examples(
+    config: Annotated[str, typer.Argument(help="Configuration of a simulated lift; `classifier.images` are the cameras.")],
+    into: Annotated[Path, typer.Option("--into", metavar="FOLDER", help="Folder of the dataset; must not exist.")],
+    episodes: Annotated[int, typer.Option(min=1, help="How many attempts.")] = 160,
+    seed: Annotated[int, typer.Option(help="Seed of attempts, light and table.")] = 0,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="In light and on tables that the others never show: to ask, not to learn from.")
+    ] = False,
+) -> None:
+    """Record successes, near misses and failures in simulation, each in another light, with the successes marked: to try it all out."""
+    from commands.progress_bar import shown_progress
+    from hilserl.config import load_config
+    from hilserl.success_examples import record_examples
+
+    with shown_progress():
+        recorded = record_examples(load_config(config), into, episodes, seed=seed, variation="held_out" if held_out else "varied")
+    succeeded = sum(bool(episode.success.any()) for episode in recorded)
+    print(f"{into}: {len(recorded)} attempts, {succeeded} with success, {sum(len(episode.success) for episode in recorded)} frames")
+    print(f"  hilserl classifier train {into} --config {config}")
+
+
+@app.command()
 def train(
-    datasets: Annotated[list[Path], typer.Argument(metavar="DATASET...", help="Folders of datasets with `next.reward`.")],
-    into: Annotated[Path, typer.Option("--into", metavar="FOLDER", help="Folder of the classifier; must not exist.")],
+    datasets: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[DATASET]...", help="Folders of datasets with labels beside them (`hilserl label`) or `next.reward`."),
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option("--into", metavar="FOLDER", help="Folder of the classifier; must not exist. Default: under HILSERL_HOME.")
+    ] = None,
     config: Config = None,
-    seed: Annotated[int, typer.Option(help="Seed of split, weights and order.")] = 0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value, such as classifier.backbone=pretrained.")
+    ] = None,
+    disagreements: Annotated[
+        list[Path] | None, typer.Option(metavar="FOLDER", help="Labelled frames on which person and classifier disagreed; may be repeated.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of split, weights and order.")] = None,
     hold_frames: Annotated[
         int | None,
-        typer.Option(min=1, help="Frames in a row that must agree before the verdict changes; by default 3, or what was marked."),
+        typer.Option(min=1, max=50, help="Frames in a row that must agree before the verdict changes; by default 3, or what was marked."),
     ] = None,
+    false_positive_rate: Annotated[
+        float | None, typer.Option(min=1e-6, max=0.49, help="Of false successes that the threshold may leave; by default 0.005.")
+    ] = None,
+    register: Annotated[bool, typer.Option("--register", help="Register it in MLflow as `candidate`.")] = False,
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Register it, and make it `champion` if it is no worse than the present one.")
+    ] = False,
 ) -> None:
-    """Learn what success looks like; a quarter of the episodes is held back to say how well."""
+    """Learn what success looks like; a quarter of the episodes decides nothing, and says how well. Writes a page with it."""
     from commands.progress_bar import shown_progress
-    from hilserl.reward.train import Recipe, train_classifier
+    from hilserl.errors import ConfigError
 
-    if into.exists():
+    if into is not None and into.exists():
         raise CheckpointError(f"{into}: exists. Training never overwrites a classifier: choose another folder with --into.")
+    if into is not None and (register or promote):
+        raise ConfigError("--into names a folder of your own; what is registered is kept under HILSERL_HOME: leave one of them out.")
+    given = {"seed": seed, "hold_frames": hold_frames, "false_positive_rate": false_positive_rate}
+    changes = {f"classifier.{name}": value for name, value in given.items() if value is not None}
+    if config is None:
+        if into is None or register or promote or set_:
+            raise ConfigError("without --config there is only --into FOLDER: name the configuration whose task it is for.")
+        _train_alone(datasets or [], into, changes, disagreements or [])
+        return
+    from hilserl.classifier_training import ARTEFACT, MARKDOWN, PAGE, ClassifierRequest, get_or_train, register_classifier
+    from hilserl.config import load_config
+    from hilserl.config.loader import parse_override
+
+    settings = load_config(config, dict(parse_override(text) for text in set_ or []) | changes)
+    request = ClassifierRequest.of(settings, datasets or [], disagreements or [])
+    if into is not None:
+        _train_alone(request.datasets, into, {}, request.disagreements, request)
+        return
     with shown_progress():
-        trained = train_classifier(datasets, _views(config), Recipe(seed=seed, hold_frames=hold_frames))
+        folder = get_or_train(request)
+    print((folder / MARKDOWN).read_text())
+    print(f"{folder / ARTEFACT}: the classifier. {folder / PAGE}: its page. To let it judge:")
+    named = str(folder / ARTEFACT)
+    if register or promote:
+        version = register_classifier(request, folder, promote=promote)
+        print(f"registered as {version.uri}{' and promoted' if promote else ', candidate'}")
+        named = f"models:/{version.name}@champion" if promote else version.uri
+    print(f"  task: {{success: {{by: classifier, classifier: {named}}}}}")
+
+
+def _train_alone(
+    datasets: Sequence[Path],
+    into: Path,
+    changes: Mapping[str, object],
+    disagreements: Sequence[Path],
+    request: ClassifierRequest | None = None,
+) -> None:
+    """Train into a folder that the person names."""
+    from commands.progress_bar import shown_progress
+    from hilserl.config.classifier import Recipe
+    from hilserl.report.classifier import write_classifier_page
+    from hilserl.reward.train import train_classifier
+
+    own = Recipe.model_validate({name.removeprefix("classifier."): value for name, value in changes.items()})
+    recipe, views = (own, None) if request is None else (request.config.classifier, request.views)
+    with shown_progress():
+        trained = train_classifier(datasets, views, recipe, disagreements=disagreements)
         trained.classifier.save(into)
-    print("\n".join(_report(trained, into)))
+    page = write_classifier_page(trained, into.with_name(f"{into.name}.html"), folder=into.resolve())
+    print("\n".join(_report(trained, into, page)))
 
 
 @app.command()
@@ -81,17 +169,10 @@ def judge(
     print("\n".join(_summary(judged)))
 
 
-def _views(config: str | None) -> dict[str, CameraView] | None:
-    from hilserl.config import load_config
-    from hilserl.data.preprocess import Preprocessor
-
-    return None if config is None else dict(Preprocessor.from_config(load_config(config)).views)
-
-
-def _report(trained: TrainedClassifier, folder: Path) -> list[str]:
+def _report(trained: TrainedClassifier, folder: Path, page: Path) -> list[str]:
     classifier, split, metrics = trained.classifier, trained.split, trained.validation
     lines = []
-    for name, side in (("learned from", split.train), ("held out", split.validation)):
+    for name, side in (("learned from", split.train), ("chosen on", split.choice), ("held out", split.validation)):
         positives, frames = sum(int(e.success.sum()) for e in side), sum(len(e.success) for e in side)
         successful = sum(bool(e.success.any()) for e in side)
         lines.append(
@@ -105,10 +186,14 @@ def _report(trained: TrainedClassifier, folder: Path) -> list[str]:
     lines.append(f"held-out frames, each by itself: {_quality(metrics.frames, interval=False)}")
     lines.append(
         f"threshold {classifier.threshold:g}, held for {classifier.hold_frames} frames; {metrics.flickers} flickers ignored. "
-        "Threshold and last epoch were chosen on the held-out episodes: a dataset never shown here has the last word"
+        "The held-out episodes decided nothing; a dataset recorded on another day has the last word"
     )
     lines += [f"note: {remark}." for remark in trained.remarks]
-    lines.append(f"{folder}: classifier {classifier.version}. To let it reward a dataset:")
+    lines.append(f"{page}: curves, worst pictures, and every held-out episode")
+    lines.append(
+        f"{folder}: classifier {classifier.version}. To let it judge the arm: task: {{success: {{by: classifier, classifier: {folder}}}}}"
+    )
+    lines.append("To let it reward a dataset:")
     lines.append(f"  dataset: {{reward_from: classifier, classifier: {folder.resolve()}}}")
     return lines
 
@@ -142,3 +227,27 @@ def _summary(judged: list[JudgedEpisode]) -> list[str]:
 
 def _frame(frame: int | None) -> str:
     return "never" if frame is None else str(frame)
+
+
+@app.command()
+def versions(config: Annotated[str, typer.Argument(help="Configuration of the task.")] = "lift_classifier") -> None:
+    """List the registered classifiers of a task: figures, and which of them judges."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from hilserl.classifier_training import registered_name
+    from hilserl.config import load_config
+    from hilserl.tracking.registry import list_versions
+
+    settings = load_config(config)
+    name = registered_name(settings)
+    table = Table("address", "aliases", "balanced accuracy", "wrongly rewarded", "threshold", title=name)
+    for version in list_versions(name, config=settings.tracking):
+        tags = version.tags
+        accuracy = tags.get("hilserl.balanced_accuracy")
+        table.add_row(
+            version.uri, ", ".join(version.aliases), "-" if accuracy is None else f"{float(accuracy):.1%}",
+            f"{tags.get('hilserl.wrongly_rewarded', '-')} of {tags.get('hilserl.failed_episodes', '-')}",
+            tags.get("hilserl.threshold", "-"),
+        )  # fmt: skip
+    Console().print(table)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-from hilserl.config import load_config
+from hilserl.config import TrainConfig, load_config
 from hilserl.errors import ConfigError
 
 
@@ -35,3 +35,15 @@ def run_doctor(config: str, overrides: dict[str, Any], *, motion: bool, show: Ca
         report += f"\nThe camera's picture, what the policy sees of it, and a demonstration where there is one: {diagnosis.picture}"
     show(report)
     return not diagnosis.failures
+
+
+def examine_now(settings: TrainConfig) -> None:
+    """Do the actor's preflight before a command drives the arm; a real arm needs a person who ran `hilserl doctor` before.
+
+    Raises:
+        RobotError: The arm may not be driven.
+    """
+    from tasks.preflight import preflight
+
+    count = preflight.fn(settings)
+    print(f"The arm is ready: {count} checks.", flush=True)

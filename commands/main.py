@@ -14,6 +14,7 @@ import typer
 from commands.certificates import app as certificates_app
 from commands.classifier import app as classifier_app
 from commands.dataset import app as dataset_app
+from commands.policies import app as policies_app
 from commands.virtual_arm import app as virtual_arm_app
 from hilserl.errors import CacheError, HilserlError
 from hilserl.files import disk_full_error, disk_is_full, home, is_disk_full
@@ -29,12 +30,17 @@ app = typer.Typer(
 
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(classifier_app, name="classifier")
+app.add_typer(policies_app, name="policies")
 app.add_typer(certificates_app, name="certificates")
 app.add_typer(virtual_arm_app, name="virtual-arm")
 
 Config = Annotated[str, typer.Argument(help="Configuration file, or the name of a shipped one: reach, lift, ...", show_default=True)]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value, such as policy.utd_ratio=4; may be repeated.")
+]
+Console = Annotated[
+    bool,
+    typer.Option("--console", help="Serve the operator's console, a web page to watch, drive and stop the arm; `console:` says where."),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of the run; short for --set seed=N.")]
 
@@ -69,12 +75,13 @@ def demo(
     set_: Set = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew instead of continuing an interrupted run.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Lines of text instead of a live display.")] = False,
+    console: Console = False,
 ) -> None:
     """Train the simulated SO-101 through the whole pipeline, on this machine, with no server started by hand."""
     from commands.demo import run_demo
 
     _require_home()
-    run_demo(config, _overrides(set_, seed), fresh=fresh, plain=plain)
+    run_demo(config, _with_console(_overrides(set_, seed), console), fresh=fresh, plain=plain)
 
 
 @app.command()
@@ -84,12 +91,13 @@ def train(
     set_: Set = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew instead of continuing an interrupted run.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Lines of text instead of a live display.")] = False,
+    console: Console = False,
 ) -> None:
     """Train what a configuration describes, on this machine: the SO-101 in simulation, or any Gymnasium environment (`env: {id: ...}`)."""
     from commands.demo import run_demo
 
     _require_home()
-    run_demo(config, _overrides(set_, seed), fresh=fresh, plain=plain)
+    run_demo(config, _with_console(_overrides(set_, seed), console), fresh=fresh, plain=plain)
 
 
 @app.command()
@@ -202,12 +210,15 @@ def record(
     resume: Annotated[bool, typer.Option("--resume", help="Add to a recording that exists, or go on with an interrupted one.")] = False,
     keep_failures: Annotated[bool, typer.Option("--keep-failures", help="Keep episodes without success as well.")] = False,
     set_: Set = None,
+    console: Console = False,
 ) -> None:
-    """Record demonstrations by hand (leader arm, gamepad, keyboard), straight into a dataset to learn from. Ctrl-C ends it."""
+    """Record demonstrations by hand (page, leader arm, gamepad, keyboard), straight into a dataset to learn from. Ctrl-C ends it."""
     from commands.record import run_record
     from hilserl.config import load_config
 
-    run_record(load_config(config, _overrides(set_, None)), into, episodes, resume=resume, keep_failures=keep_failures)
+    run_record(
+        load_config(config, _with_console(_overrides(set_, None), console)), into, episodes, resume=resume, keep_failures=keep_failures
+    )
 
 
 @app.command()
@@ -218,6 +229,17 @@ def keys(
     from commands.keys import run_keys
 
     run_keys(robot)
+
+
+@app.command("console")
+def show_console(
+    robot: Annotated[str | None, typer.Option(help="Id of the arm (`robot.id`); without it, all of this machine.")] = None,
+    browser: Annotated[bool, typer.Option("--browser", help="Open the page in a browser.")] = False,
+) -> None:
+    """Say where the operator's consoles of this machine are: the pages that trainings, recordings and robots serve with `--console`."""
+    from commands.console import run_console
+
+    run_console(robot, browser=browser)
 
 
 @app.command()
@@ -243,38 +265,74 @@ def validate(
         raise typer.Exit(1)
 
 
+@app.command()
+def label(
+    dataset: Annotated[Path | None, typer.Argument(help="Folder of a dataset; it is never written to.")] = None,
+    disagreements: Annotated[
+        Path | None, typer.Option("--disagreements", metavar="FOLDER", help="Frames on which human and classifier disagreed, instead.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", metavar="FILE", help="By default FOLDER.labels.json, beside the dataset.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Who labels; by default the user of this machine.")] = None,
+    port: Annotated[int, typer.Option(help="TCP port of the page, on this machine only; 0: any free one.")] = 8500,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+) -> None:
+    """Say on a web page, by keyboard, which frames of a dataset show success; goes on where one stopped."""
+    from commands.label import run_label
+
+    _require_home()
+    run_label(dataset, disagreements, labels, by, port, browser=browser)
+
+
 @app.command("eval")
 def evaluate(
-    policy: Annotated[str, typer.Argument(help="Name of a run, such as `lift` (its newest policy), or the folder of a run or a policy")],
+    policy: Annotated[
+        str,
+        typer.Argument(
+            help="Name of a run, such as `lift` (its newest policy); the folder of a run, a policy or a checkpoint; or "
+            "models:/hilserl-lift@champion"
+        ),
+    ],
     config: Annotated[str | None, typer.Option(help="Configuration; by default the one that the policy was trained with.")] = None,
     episodes: Annotated[int | None, typer.Option(min=1, help="How many; by default as the configuration says (100).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first episode.")] = None,
-    video: Annotated[Path | None, typer.Option(help="Write a video of the first episodes here.")] = None,
+    against: Annotated[str | None, typer.Option(help="Another policy to play the same starts, for a paired test.")] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Starts on an even grid over the object's range, not drawn by seeds.")] = False,
+    video: Annotated[Path | None, typer.Option(help="Write a video of the first episodes here, side by side.")] = None,
+    into: Annotated[
+        Path | None, typer.Option("--into", help="Folder for a page with the map of successes, the numbers as JSON, and the video.")
+    ] = None,
+    set_: Set = None,
 ) -> None:
     """Play deterministic, seeded episodes with a trained policy, and state success with its confidence interval."""
-    from hilserl.config import load_config
-    from hilserl.evaluation import evaluate_policy
-    from hilserl.policy import read_policy_manifest
-    from hilserl.runs import newest_policy
+    from commands.evaluate import run_eval
 
-    folder = Path(policy) if (Path(policy) / "policy.json").is_file() else newest_policy(policy)
-    read_policy_manifest(folder)
-    overrides: dict[str, Any] = {}
+    overrides = _overrides(set_, None)
     if episodes is not None:
         overrides["evaluation.episodes"] = episodes
     if seed is not None:
         overrides["evaluation.seed"] = seed
-    trained_with = folder.resolve().parents[1] / "resolved.yaml"
-    result = evaluate_policy(load_config(config or trained_with, overrides), folder, video=video)
-    print(f"policy: {folder}")
-    print(
-        f"{result.shown}; {result.episodes} episodes, "
-        f"mean {result.mean_seconds:.1f} s an episode; seeds {result.seed} to {result.seed + result.episodes - 1}"
-    )
-    if result.failed_seeds:
-        print("failed seeds:", ", ".join(map(str, result.failed_seeds)))
-    if result.video:
-        print("video:", result.video)
+    if grid:
+        overrides["evaluation.starts"] = "grid"
+    run_eval(policy, config, overrides, against=against, video=video, into=into)
+
+
+@app.command("run")
+def run_policy(
+    policy: Annotated[
+        str, typer.Option("--policy", help="models:/hilserl-lift@champion, the name of a run, or the folder of a run or a policy")
+    ],
+    config: Annotated[str | None, typer.Option(help="Configuration; by default the one that the policy was trained with.")] = None,
+    episodes: Annotated[int | None, typer.Option(min=1, help="How many; by default until Ctrl-C.")] = None,
+    video: Annotated[Path | None, typer.Option(help="Write a video of the first episodes here, side by side.")] = None,
+    set_: Set = None,
+) -> None:
+    """Let a trained policy do its task, on the arm or in simulation, until Ctrl-C. A person may take over."""
+    from commands.evaluate import run_policy_command
+
+    _require_home()
+    run_policy_command(policy, config, _overrides(set_, None), episodes=episodes, video=video)
 
 
 @app.command()
@@ -353,6 +411,10 @@ def _require_home() -> None:
             f"{folder}: nothing can be written there ({error.strerror}). "
             "Everything a run makes is kept in this folder; set HILSERL_HOME to one that you may write to."
         ) from None
+
+
+def _with_console(values: dict[str, Any], console: bool) -> dict[str, Any]:
+    return values | {"console.enable": True} if console else values
 
 
 def _overrides(pairs: list[str] | None, seed: int | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hilserl.config.models import TrainConfig
-from hilserl.errors import ConfigError, DatasetError
+from hilserl.errors import ConfigError, DatasetError, RobotError
 from hilserl.files import file_lock
 
 
@@ -19,6 +19,7 @@ def run_record(config: TrainConfig, into: Path | None, episodes: int, *, resume:
         DatasetError: There is a dataset already, and `resume` was not said.
     """
     from hilserl.actor.lease import robot_lease
+    from hilserl.console.open import console_of
     from hilserl.data.writer import policy_features
     from hilserl.environments.make import make_environment
     from hilserl.teleop.make import make_human
@@ -30,10 +31,10 @@ def run_record(config: TrainConfig, into: Path | None, episodes: int, *, resume:
         raise ConfigError("record: only the SO-101 is moved by hand; leave `env` out")
     if root is None:
         raise ConfigError("record: say where to with `--into FOLDER`, or with `dataset.root` in the configuration")
-    if config.actor.intervention.type == "none":
+    if config.actor.intervention.type in ("none", "console") and not config.console.enable:
         raise ConfigError(
-            "actor.intervention.type is `none`: nobody would move the arm. Set `leader`, `gamepad` or `keyboard`, in the file or with "
-            "`--set actor.intervention.type=keyboard`"
+            f"actor.intervention.type is `{config.actor.intervention.type}`: nobody would move the arm. Add `--console` to move it on a "
+            "web page; or set `leader`, `gamepad` or `keyboard`, in the file or with `--set actor.intervention.type=keyboard`"
         )
     root = root.expanduser().absolute()
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -42,27 +43,39 @@ def run_record(config: TrainConfig, into: Path | None, episodes: int, *, resume:
     try:
         with file_lock(root.with_name(f".{root.name}.lock"), timeout_s=1.0):
             folder = RecordingFolder(root, policy_features(config), config.robot.control_hz, resume=resume)
-            with robot_lease(config.robot.id):
-                environment: Any = make_environment(config)
-                try:
-                    person = make_human(config, environment)
-                    assert person is not None, "looked at above"
+            with robot_lease(config.robot.id), console_of(config, mode="record", run=root.name) as operator:
+                recorder: Recorder | None = None
+                while True:
+                    environment: Any = make_environment(config)
                     try:
-                        recorder = Recorder(
-                            config,
-                            environment,
-                            person,
-                            folder,
-                            keep_failures=keep_failures,
-                            paced=config.actor.pace == "realtime" or not config.actor.intervention.is_simulated,  # a hand knows one pace
-                            say=lambda text: print(text, flush=True),
-                            should_stop=lambda: bool(asked),
-                        )
-                        recorded = recorder.record(episodes)
+                        person = operator.human(config, environment, make_human)
+                        try:
+                            recorder = Recorder(
+                                config,
+                                environment,
+                                person,
+                                folder,
+                                keep_failures=keep_failures,
+                                paced=config.actor.pace == "realtime"
+                                or not config.actor.intervention.is_simulated,  # a hand knows one pace
+                                say=lambda text: print(text, flush=True),
+                                should_stop=lambda: bool(asked),
+                                operator=operator if config.console.enable else None,
+                                recorded=recorder.recorded if recorder else None,
+                            )
+                            recorder.record(episodes)
+                            break
+                        except RobotError as error:
+                            if recorder is None or not operator.stands_by(error):
+                                raise
+                            print(f"{error} Waiting for a person who re-arms it.", flush=True)
+                        finally:
+                            person.close()
                     finally:
-                        person.close()
-                finally:
-                    environment.close()
+                        environment.close()
+                    if operator.wait_for_rearming(lambda: "interrupted" if asked else None):
+                        break
+                recorded = recorder.recorded
             folder.finish()
     except TimeoutError:
         raise DatasetError(f"{root}: another recording goes on there. End it, or name another folder.") from None

@@ -17,7 +17,8 @@ from hilserl.config import load_config  # noqa: E402
 from hilserl.config.overrides import TrainOverrides, overrides_to_dict  # noqa: E402
 from tasks.actor_control import actor_of  # noqa: E402
 from tasks.build_offline_buffer import build_offline_buffer  # noqa: E402
-from tasks.evaluate_policy import evaluate_policy  # noqa: E402
+from tasks.champions import register_policy  # noqa: E402
+from tasks.evaluate_policy import evaluate_unless_real  # noqa: E402
 from tasks.open_run import opened_run  # noqa: E402
 from tasks.pretrain_encoder import pretrain_encoder, with_resolved_encoder  # noqa: E402
 from tasks.publish_report import publish_report  # noqa: E402
@@ -54,7 +55,8 @@ def hilserl(config: str = "configs/reach.yaml", overrides: TrainOverrides = Trai
                 encoders = pretrain_encoder(settings)
                 offline_buffer = build_offline_buffer(settings, dataset, converting_on(settings.conversion))
                 learned = train_learner(settings, run, offline_buffer, encoders, actor, tracker)
-            evaluated = evaluate_policy(settings, learned.policy, run.path / "evaluation")
+            evaluated = evaluate_unless_real(settings, learned.policy, run.path / "evaluation")
+            register_policy(settings, run, learned, evaluated, tracker)
             wait_for_server("The report")
             return publish_report(settings, run, learned, evaluated, tracker)
     except RunStopped as stopped:

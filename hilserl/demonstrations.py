@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hilserl.config.models import RecordConfig, TrainConfig
+from hilserl.config.models import RecordConfig, SuccessConfig, TrainConfig
 from hilserl.errors import ConfigError, DatasetError, SimulationError
 from hilserl.files import content_hash, file_lock, home, source_hash, write_json
 from hilserl.progress import Progress, publish
@@ -26,12 +26,12 @@ def demonstration_inputs(config: TrainConfig) -> dict[str, Any]:
     """Return everything that decides the recording, by name."""
     import hilserl.data.writer as writer
     from hilserl.robot import codec, kinematics, least_squares, state, units
-    from hilserl.sim import env, expert, privileged, render, scene
+    from hilserl.sim import appearance, env, expert, privileged, render, scene
 
     return {
-        "code": source_hash(env, expert, privileged, render, scene, codec, kinematics, least_squares, state, units, writer),
+        "code": source_hash(appearance, env, expert, privileged, render, scene, codec, kinematics, least_squares, state, units, writer),
         "record": _recording(config).model_dump(mode="json"),
-        "task": config.task.model_dump(mode="json", exclude={"classifier"}),
+        "task": config.task.model_dump(mode="json", exclude={"success"}),
         **({"discount": config.policy.discount} if config.task.reward == "shaped" else {}),
         "robot": config.robot.scene_facts(),
         **({"bus": _bus_inputs(config)} if config.robot.virtual is not None else {}),
@@ -164,7 +164,9 @@ def _bench(config: TrainConfig) -> Any:
         )
     from hilserl.environments.make import make_environment
 
-    return make_environment(config)
+    # Whoever judges the policy: of its own demonstrations the expert keeps what truly succeeded.
+    task = config.task.model_copy(update={"success": SuccessConfig()})
+    return make_environment(config.model_copy(update={"task": task}))
 
 
 def _recording(config: TrainConfig) -> RecordConfig:

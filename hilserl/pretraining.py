@@ -52,14 +52,14 @@ def resolve_encoder(config: TrainConfig) -> TrainConfig:
 def encoder_inputs(config: TrainConfig) -> dict[str, Any]:
     """Return everything that decides the result, by name."""
     from hilserl.data import preprocess
-    from hilserl.sim import env, expert, labelled_images, render, scene
+    from hilserl.sim import appearance, env, expert, labelled_images, render, scene
     from hilserl.vision import small_cnn
 
     return {
         "format_version": FORMAT_VERSION,
-        "code": source_hash(env, expert, labelled_images, render, scene, small_cnn, preprocess, sys.modules[__name__]),
+        "code": source_hash(appearance, env, expert, labelled_images, render, scene, small_cnn, preprocess, sys.modules[__name__]),
         "encoder": config.encoder.model_dump(mode="json", include={"samples", "epochs", "seed"}),
-        "task": config.task.model_dump(mode="json", exclude={"classifier"}),
+        "task": config.task.model_dump(mode="json", exclude={"success"}),
         "robot": config.robot.scene_facts(),
         "images": {name: image.model_dump(mode="json") for name, image in config.observation.images.items()},
     }

@@ -21,11 +21,15 @@ logger = logging.getLogger(__name__)
 
 # What may change between an interrupted run and its continuation: it does not change what is learned.
 _NOT_LEARNING = (
+    "actor.ask_before_evaluation",
     "actor.realtime_priority",
     "actor.restarts",
     "tracking",
     "evaluation",
     "link",
+    "console",
+    "classifier",  # how one is trained; which one judges is `task.success.classifier`
+    "task.success.disagreements",
     "robot.port",
     "robot.calibration_dir",
     "robot.bus_timeout_s",

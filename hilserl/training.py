@@ -23,6 +23,7 @@ from hilserl.data.buffer_build import get_or_build
 from hilserl.data.interfaces import SuccessJudge
 from hilserl.data.preprocess import Preprocessor
 from hilserl.demonstrations import get_or_record
+from hilserl.environments.judged import resolve_success
 from hilserl.environments.make import make_environment
 from hilserl.errors import CheckpointError, ConfigError
 from hilserl.files import home
@@ -87,7 +88,7 @@ def train_in_process(
         HilserlError: Any of the tree.
     """
     torch.set_num_threads(config.learner.torch_threads)
-    config = resolve_encoder(resolve_environment(config))
+    config = resolve_success(resolve_encoder(resolve_environment(config)))
     offline_buffer, encoders = prepare(config)
     environment = make_environment(config)  # first: one that cannot be made leaves no folder of a run
     try:

@@ -13,6 +13,7 @@ from prefect.settings import PREFECT_API_URL
 
 from hilserl.actor.run import run_actor
 from hilserl.config import TrainConfig
+from hilserl.console.open import console_of
 from hilserl.errors import ServiceError
 from hilserl.files import home
 from hilserl.link.auth import read_token
@@ -32,7 +33,7 @@ def drive_robot(config: TrainConfig, address: str, run_id: str) -> dict[str, Any
     """Act until the learner has finished or the flow run is cancelled; returns what was done."""
     if not config.link.tls:
         take_token_from_block()
-    with RunWatch() as watch:
+    with RunWatch() as watch, console_of(config, mode="train", run=run_id) as operator:
         result = run_actor(
             config,
             address=address,
@@ -41,6 +42,7 @@ def drive_robot(config: TrainConfig, address: str, run_id: str) -> dict[str, Any
             journal_folder=home() / "actors" / run_id,
             should_stop=lambda: watch.reason,
             handover_s=_HANDOVER_S,
+            operator=operator,
         )
     return {**vars(result), "cancelled": watch.reason is not None and result.reason == watch.reason}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect import task
 
 from hilserl.config import TrainConfig
+from hilserl.environments.judged import resolve_success
 from hilserl.files import content_hash
 from hilserl.pretraining import STAGE, encoder_folder, encoder_inputs, get_or_pretrain, resolve_encoder, verify_encoders
 from tasks.caching import BY_KEY, run_verified
@@ -22,8 +23,11 @@ def pretrain_encoder_task(config: TrainConfig, *, key: str) -> str:
 
 
 def with_resolved_encoder(config: TrainConfig) -> TrainConfig:
-    """Return the configuration with the sizes and the hash of its pretrained model, so that no other host needs the files."""
-    return resolve_encoder(config)
+    """Return the configuration with what its names mean now, so that no other host and no later attempt finds something else.
+
+    That is the sizes and the hash of a pretrained model, and the version of the success classifier behind an alias.
+    """
+    return resolve_success(resolve_encoder(config))
 
 
 def pretrain_encoder(config: TrainConfig) -> Path | None:

@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from hilserl.config import TrainConfig
 from hilserl.evaluation import EvaluationResult
+from hilserl.evaluation.result import result_during_training
 from hilserl.files import write_json
 from hilserl.learner.loop import LearnerResult
 from hilserl.progress import Progress, publish
@@ -24,12 +25,13 @@ STAGE = "publish-report"
 
 @task(name=STAGE, cache_policy=NO_CACHE, persist_result=False)
 def publish_report(
-    config: TrainConfig, run: RunFolder, learned: LearnerResult, evaluated: EvaluationResult, tracker: Tracker
+    config: TrainConfig, run: RunFolder, learned: LearnerResult, final: EvaluationResult | None, tracker: Tracker
 ) -> dict[str, Any]:
     """Draw the learning curve, log artefacts to MLflow, write the final report; returns the run's summary."""
     publish(Progress(STAGE))
+    evaluated = final or result_during_training(config, learned.best)
     curve = draw_learning_curve(run.path / "learning_curve.png", run.run_id, learned.evaluations, learned.history, evaluated)
-    final = {
+    values = {
         "final/success": evaluated.success_rate,
         "final/success_low": evaluated.interval_low,
         "final/success_high": evaluated.interval_high,
@@ -38,9 +40,10 @@ def publish_report(
         "final/return_high": evaluated.return_high,
         "final/mean_steps": evaluated.mean_steps,
     }
-    tracker.log_metrics({name: value for name, value in final.items() if value is not None}, learned.environment_steps)
+    tracker.log_metrics({name: value for name, value in values.items() if value is not None}, learned.environment_steps)
     tracker.log_artifact(curve)
-    tracker.log_artifact(run.path / "evaluation" / "evaluation.json", "evaluation")
+    if final is not None:
+        tracker.log_artifact(run.path / "evaluation" / "evaluation.json", "evaluation")
     if evaluated.video:
         tracker.log_artifact(evaluated.video, "evaluation")
     for file in sorted(learned.policy.iterdir()):
@@ -65,6 +68,7 @@ def publish_report(
         "episodes": evaluated.episodes,
         "mean_seconds": evaluated.mean_seconds,
         "judged_by": evaluated.judged_by,
+        "registered": run.facts().get("registered"),
         "folder": str(run.path),
         "policy": str(learned.policy),
         "video": str(evaluated.video) if evaluated.video else None,
@@ -100,6 +104,7 @@ mean episode {summary["mean_seconds"]:.1f} s.
 | ended because | {summary["ended_because"]} |
 | policy | `{summary["policy"]}`: {summary["policy_choice"]} |
 | alarms | {", ".join(f"`{alarm['name']}` at step {alarm['step']}" for alarm in summary["alarms"]) or "none"} |
+| registered as | {f"`{summary['registered']}`, the candidate" if summary["registered"] else "–"} |
 | video | `{summary["video"]}` |
 | report | `{summary["report"]}`, one page with everything; also in MLflow |
 | learning curve | `{summary["learning_curve"]}` |

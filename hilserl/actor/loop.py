@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from hilserl.actor.asking import AskByKeys
 from hilserl.actor.pace import Pace, Timing
 from hilserl.config.models import TrainConfig
 from hilserl.errors import LearnerAwayError
@@ -18,11 +19,14 @@ from hilserl.evaluation import IN_TRAINING_SEED
 from hilserl.link.interfaces import ActorEnd
 from hilserl.link.messages import EpisodeReport, Step
 from hilserl.policy import Policy
-from hilserl.teleop.events import NO_EVENTS, TeleopEvent, judge
+from hilserl.schema import IMAGE_PREFIX
+from hilserl.teleop.events import NO_EVENTS, Outcome, TeleopEvent, how_it_ended, judge
+from hilserl.teleop.operator import Moment, NoOperator, Operator, Wish
 
 logger = logging.getLogger(__name__)
 
 _THROTTLE_POLL_S = 0.002
+_WAIT_S = 0.05
 _LEARNER_SILENCE_S = 120.0  # a learner that is started again needs 20 to 60 s of it
 
 
@@ -34,6 +38,9 @@ class Environment(Protocol):
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Do one control step."""
+
+    def contradicted(self, human_says: bool, episode: int, step: int) -> None:
+        """A person says something else than the success classifier, whose opinion was in the last step's `info`."""
 
 
 class Human(Protocol):
@@ -81,12 +88,14 @@ class Actor:
         client: ActorEnd,
         should_stop: Callable[[], str | None],
         pace: Pace | None = None,
+        operator: Operator | None = None,
     ) -> None:
         self.config = config
         self.environment = environment
         self.human = human
         self.policy = policy
         self.client = client
+        self.operator: Operator = operator or NoOperator()
         self._should_stop = should_stop
         self._generator = torch.Generator().manual_seed(config.seed)
         self._frozen_hash = ""  # of the frozen tensors that the policy has
@@ -94,9 +103,13 @@ class Actor:
         self._connected_at = time.monotonic()
         self._steps = 0
         self._episodes = 0
+        self._begun = 0  # segments: an episode has more than one where it was held in between
         self._interventions = 0
+        self._hold = np.zeros(len(config.action_names), np.float32)
         self._next_evaluation = self._after(self.environment_steps)
         self._pace = pace
+        self._slow: Pace | None = None  # for somebody who drives what has no clock
+        self._asking = self._ask_by_keys()
 
     @property
     def environment_steps(self) -> int:
@@ -105,85 +118,190 @@ class Actor:
 
     def run(self) -> ActorResult:
         """Play episodes until there is a reason to stop."""
-        while not (reason := self._stop_reason()):
-            if self._next_evaluation is not None and self.environment_steps >= self._next_evaluation:
+        while not (reason := self.stop_reason()):
+            wish = self.operator.wish()
+            if wish is Wish.HOME:
+                self._go_home()
+            elif wish is not Wish.GO:
+                self.operator.wait(_WAIT_S)
+            elif self._may_evaluate():
                 self._evaluate()
                 self._next_evaluation = self._after(self.environment_steps)
             else:
                 self._play_training_episode()
+        return self.result(reason)
+
+    def result(self, reason: str) -> ActorResult:
+        """Return what was done until now."""
         return ActorResult(self._episodes, self._steps, self._interventions, reason)
+
+    def go_on_with(self, environment: Environment, human: Human | None, pace: Pace | None) -> None:
+        """Take a robot that was connected anew; the next `run` begins an episode."""
+        self.environment, self.human, self._pace = environment, human, pace
+        self._asking = self._ask_by_keys()
 
     def _play_training_episode(self) -> None:
         # Episodes are numbered from the run's step count, so a restarted actor never reuses a number.
-        episode = self._first_step + self._episodes
-        observation, _ = self.environment.reset(seed=_seed(self.config.seed, episode))
+        episode = self._first_step + self._begun
+        self.operator.resetting(episode)
+        observation, info = self.environment.reset(seed=_seed(self.config.seed, episode))
         if self.human:
             self.human.reset()
-        started, total, interventions, step, success = time.monotonic(), 0.0, 0, 0, False
-        ended = False
+        started, total, interventions, length, step, success = time.monotonic(), 0.0, 0, 0, 0, False
+        self.operator.began(Moment(episode, 0, observation, info))
+        ended, how = False, ""
         if self._pace:
             self._pace.begin()
         while not ended:
             if self._pace:
                 self._pace.observed()
             if self._wait_for_learner():
+                self.operator.ended("cut", success, total)
                 return  # stopped in mid-episode: what was sent stays valid, the episode is not reported
             self._take_new_weights()
-            human_action = self.human.intervene() if self.human else None
-            action = human_action if human_action is not None else self.policy.act(observation, generator=self._generator)
-            if self._pace:
-                self._pace.wait()
+            action, is_human = self._choose(observation)
+            wish = self.operator.wish()
+            stays = wish in (Wish.HOLD, Wish.HOME)
+            if stays:  # the last step of its segment: what somebody does to the scene meanwhile is nobody's action
+                action, is_human = self._hold, False
             next_observation, reward, terminated, truncated, info = self.environment.step(action)
             outcome = judge(self._said(), reward, terminated, truncated, bool(info["is_success"]))
+            if "success_probability" in info and outcome.success != bool(info["is_success"]):
+                self.environment.contradicted(outcome.success, episode, step)
             ended = outcome.terminated or outcome.truncated
+            seen = self.policy.preprocessor(observation)
+            self._begun += step == 0
             self.client.send_step(
                 Step(
                     episode=episode,
                     step=step,
-                    observation=self.policy.preprocessor(observation),
+                    observation=seen,
                     action=np.asarray(info["executed_action"], np.float32),
                     reward=float(outcome.reward),
                     terminated=outcome.terminated,
-                    truncated=outcome.truncated and not outcome.terminated,
-                    is_intervention=human_action is not None,
-                    final_observation=self.policy.preprocessor(next_observation) if ended else None,
+                    truncated=(outcome.truncated or stays) and not outcome.terminated,
+                    is_intervention=is_human,
+                    final_observation=self.policy.preprocessor(next_observation) if ended or stays else None,
                 )
             )
             total += float(outcome.reward)
-            interventions += human_action is not None
+            interventions += is_human
             success = outcome.success
-            step += 1
+            step, length = step + 1, length + 1
             self._steps += 1
             observation = next_observation
+            if self._pace:
+                self.operator.told(timing=self._pace.timing)
+            self.operator.saw(_moment(episode, length, observation, seen, info, outcome, total, is_human))
+            if ended:
+                how = how_it_ended(outcome)
+            elif stays:
+                if (again := self._wait_held(observation)) is None:
+                    self.operator.ended("cut", success, total)
+                    return
+                observation, episode, step = again, self._first_step + self._begun, 0
+                self.operator.began(Moment(episode, length, observation, info, return_=total))
         self._episodes += 1
         self._interventions += interventions
         if self.human:
             self.human.observe_outcome(success and not interventions)
-        self._report(episode, total, step, success, interventions, started, evaluation=False, at=self.environment_steps)
+        self.operator.ended(how, success, total)
+        self._report(episode, total, length, success, interventions, started, evaluation=False, at=self.environment_steps)
+
+    def _choose(self, observation: dict[str, np.ndarray]) -> tuple[np.ndarray, bool]:
+        """Return the action, and whether a human acts; where a period is kept, the human is asked at its end, and not before it."""
+        pace = self._pace or self._pace_for_a_person()
+        if pace is None:
+            wanted = self.human.intervene() if self.human else None
+            return (self.policy.act(observation, generator=self._generator), False) if wanted is None else (wanted, True)
+        action = self.policy.act(observation, generator=self._generator)
+        pace.wait()
+        wanted = self.human.intervene() if self.human else None
+        return (action, False) if wanted is None else (wanted, True)
+
+    def _pace_for_a_person(self) -> Pace | None:
+        """Keep the control period, also where nothing has a clock, while somebody drives or watches."""
+        if not self.operator.real_time:
+            self._slow = None
+        elif self._slow is None:
+            self._slow = Pace(self.config.robot.control_hz)
+        return self._slow
+
+    def _wait_held(self, observation: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+        """Stand still until the operator wants something else; return what is seen then, None where the episode does not go on."""
+        while (wish := self.operator.wish()) is Wish.HOLD:
+            if self.stop_reason():
+                return None
+            self.operator.wait(_WAIT_S)
+        if wish is Wish.HOME:
+            return None
+        if self._pace:
+            self._pace.go_on()
+        look: Callable[[], dict[str, np.ndarray]] | None = getattr(self.environment, "observe", None)
+        return observation if look is None else look()
+
+    def _go_home(self) -> None:
+        """Send the arm to its start; the operator waits there."""
+        episode = self._first_step + self._begun
+        self.operator.resetting(episode)
+        observation, info = self.environment.reset(seed=_seed(self.config.seed, episode))
+        self.operator.arrived(Moment(episode, 0, observation, info))
+
+    def _may_evaluate(self) -> bool:
+        """Tell whether an evaluation is due that the operator does not mind; one that is refused is skipped."""
+        if self._next_evaluation is None or self.environment_steps < self._next_evaluation:
+            return False
+        asked = self.operator if self._asking is None else self._asking
+        approved = asked.may_evaluate(self._next_evaluation)
+        if approved is False:
+            self._next_evaluation = self._after(self.environment_steps)
+        return bool(approved)
+
+    def _ask_by_keys(self) -> AskByKeys | None:
+        """Ask for an evaluation by keys where it is to be asked for, and no operator does."""
+        if not (self.config.asks_before_evaluation and isinstance(self.operator, NoOperator)):
+            return None
+        return AskByKeys(self.config.actor.evaluate_episodes, hears=self.human is not None)
 
     def _evaluate(self) -> None:
         self._take_new_weights()
         at = self.environment_steps
         for index in range(self.config.actor.evaluate_episodes):
             started, total, step, ended, success = time.monotonic(), 0.0, 0, False, False
-            observation, _ = self.environment.reset(seed=IN_TRAINING_SEED + index)
+            self.operator.resetting(index, evaluation=True)
+            observation, info = self.environment.reset(seed=IN_TRAINING_SEED + index)
             self._said()  # of the pause before: of no episode
+            self.operator.began(Moment(index, 0, observation, info, evaluation=True))
+            how = "cut"
             if self._pace:
                 self._pace.begin()
             while not ended:
                 if self._pace:
                     self._pace.observed()
-                if self._stop_reason():
+                if self.stop_reason() or (held := self._held_in_evaluation(observation)) is None:
+                    self.operator.ended("cut", success, total)
                     return
+                observation = held
                 action = self.policy.act(observation)
-                if self._pace:
-                    self._pace.wait()
+                if pace := self._pace or self._pace_for_a_person():
+                    pace.wait()
+                seen = self.policy.preprocessor(observation)
                 observation, reward, terminated, truncated, info = self.environment.step(action)
                 outcome = judge(self._said(), reward, terminated, truncated, bool(info["is_success"]))
                 total += float(outcome.reward)
                 step += 1
                 ended, success = outcome.terminated or outcome.truncated, outcome.success
+                how = how_it_ended(outcome)
+                self.operator.saw(_moment(index, step, observation, seen, info, outcome, total, False, evaluation=True))
+            self.operator.ended(how, success, total)
             self._report(index, total, step, success, 0, started, evaluation=True, at=at)
+
+    def _held_in_evaluation(self, observation: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+        """Return what the policy acts on: after a hold, what is seen now; None where the evaluation is broken off."""
+        wish = self.operator.wish()
+        if wish is Wish.HOME:
+            return None
+        return self._wait_held(observation) if wish is Wish.HOLD else observation
 
     def _report(
         self, episode: int, total: float, length: int, success: bool, interventions: int, started: float, *, evaluation: bool, at: int
@@ -214,19 +332,23 @@ class Actor:
         has_frozen = weights.frozen.content_hash == self._frozen_hash
         tensors, kept = (weights.trained, weights.frozen.tensors.keys()) if has_frozen else (weights.tensors, ())
         self.policy.load_tensors(as_tensors(tensors), weights.version, kept=kept)
+        self.operator.told(weights_version=weights.version)
         self._frozen_hash = weights.frozen.content_hash
 
     def _said(self) -> frozenset[TeleopEvent]:
         """Return what the human said of the episode; on a real arm, nobody else knows whether the task was done."""
-        return self.human.events() if self.human else NO_EVENTS
+        said = self.human.events() if self.human else NO_EVENTS
+        if self._asking:
+            self._asking.hear(said)
+        return said
 
     def _wait_for_learner(self) -> bool:
         """Let a simulated robot wait for the learner; a real one never waits. True when stopped meanwhile."""
         while self.config.actor.pace == "unthrottled" and self._owed_updates() > self.config.learner.max_owed_updates:
-            if self._stop_reason():
+            if self.stop_reason():
                 return True
             time.sleep(_THROTTLE_POLL_S)
-        return self._stop_reason() is not None
+        return self.stop_reason() is not None
 
     def _owed_updates(self) -> int:
         """Estimate what the learner owes now: what it said, and what the steps that it had not seen then add."""
@@ -235,7 +357,12 @@ class Actor:
         seen = max(0, status.environment_steps - policy.online_step_before_learning)
         return status.owed_updates + policy.utd_ratio * max(0, learned_from - seen)
 
-    def _stop_reason(self) -> str | None:
+    def stop_reason(self) -> str | None:
+        """Return why the actor ends now; None: it does not.
+
+        Raises:
+            LearnerAwayError: The learner failed, or was away for too long.
+        """
         if reason := self._should_stop():
             return reason
         status = self.client.status
@@ -265,6 +392,33 @@ class Actor:
 def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     """Copy received arrays into tensors that own their memory."""
     return {name: torch.tensor(array) for name, array in arrays.items()}
+
+
+def _moment(
+    episode: int,
+    length: int,
+    observation: Mapping[str, np.ndarray],
+    seen: Mapping[str, np.ndarray],
+    info: Mapping[str, Any],
+    outcome: Outcome,
+    total: float,
+    is_intervention: bool,
+    *,
+    evaluation: bool = False,
+) -> Moment:
+    return Moment(
+        episode,
+        length,
+        observation,
+        info,
+        np.asarray(info["executed_action"]),
+        {key: value for key, value in seen.items() if key.startswith(IMAGE_PREFIX)},
+        float(outcome.reward),
+        total,
+        outcome.success,
+        is_intervention,
+        evaluation,
+    )
 
 
 def _seed(seed: int, episode: int) -> int:

@@ -53,6 +53,11 @@ class Pace:
         self._late = 0
         self._longest_s = self._oldest_s = 0.0
 
+    def go_on(self) -> None:
+        """Go on with an episode after a pause, which is no late step."""
+        self._next = time.monotonic()
+        self._last = self._observed = None
+
     def observed(self) -> None:
         """Note that an observation was made just now."""
         self._observed = time.monotonic()

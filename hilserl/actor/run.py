@@ -17,11 +17,13 @@ from hilserl.actor.priority import RealtimePriority
 from hilserl.config.models import TrainConfig
 from hilserl.data.preprocess import Preprocessor
 from hilserl.environments.make import make_environment
+from hilserl.errors import RobotError
 from hilserl.link.client import LinkClient
 from hilserl.link.messages import Handshake
 from hilserl.policy import Policy, PolicyArchitecture
 from hilserl.schema import policy_schema
 from hilserl.teleop.make import make_human
+from hilserl.teleop.operator import NoOperator, Operator
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ def run_actor(
     journal_folder: Path,
     should_stop: Callable[[], str | None] = lambda: None,
     handover_s: float = 0.0,
+    operator: Operator | None = None,
 ) -> ActorResult:
     """Drive the robot of `config` until the learner at `address` has finished.
 
@@ -49,15 +52,17 @@ def run_actor(
         journal_folder: Where steps are kept until the learner has acknowledged them.
         should_stop: Asked every step; a text ends the actor in good order.
         handover_s: Time for a process that is about to let go of the robot [s].
+        operator: Whoever watches and commands; None: nobody.
 
     Raises:
         RobotError: Another actor drives this robot.
         TransportError: The learner cannot be reached, refuses this actor, or failed.
     """
     torch.set_num_threads(1)
+    operator = operator or NoOperator()
     with robot_lease(config.robot.id, wait_s=handover_s) if config.env is None else nullcontext():
         policy = Policy(PolicyArchitecture.from_config(config), Preprocessor.from_config(config))
-        environment = make_environment(config)
+        environment: Any = make_environment(config)
         client = LinkClient(
             address,
             token=token,
@@ -71,15 +76,20 @@ def run_actor(
             compression=config.link.compression,
             keep_journal=config.link.keep_journals,
         )
+        operator.linked(client)
         try:
             client.connect(timeout_s=_CONNECT_TIMEOUT_S)
             weights = client.wait_for_weights(timeout_s=_FIRST_WEIGHTS_TIMEOUT_S)
             policy.load_tensors(as_tensors(weights.tensors), weights.version)
+            operator.told(weights_version=weights.version)
             logger.info("Actor of %s connected to %s, weights version %d", config.robot.id, address, weights.version)
-            is_paced = config.actor.pace == "realtime"
-            with human_of(config, environment) as human, RealtimePriority(config.actor.realtime_priority if is_paced else None) as priority:
-                pace = Pace(config.robot.control_hz, on_hopeless=priority.give_back) if is_paced else None
-                result = Actor(config, environment, human, policy, client, should_stop, pace).run()
+            actor = Actor(config, environment, None, policy, client, should_stop, operator=operator)
+            while (result := _drive(config, actor, environment, operator)) is None:
+                environment.close()
+                if reason := operator.wait_for_rearming(actor.stop_reason):
+                    result = actor.result(reason)
+                    break
+                environment = make_environment(config)
             client.flush(timeout_s=10.0)
             logger.info("Actor ended: %s", result.reason)
             return result
@@ -88,10 +98,27 @@ def run_actor(
             client.close()
 
 
+def _drive(config: TrainConfig, actor: Actor, environment: Any, operator: Operator) -> ActorResult | None:
+    """Act to the end; None: the robot was stopped, and a person is there who may re-arm it."""
+    is_paced = config.actor.pace == "realtime"
+    with (
+        human_of(config, environment, operator) as human,
+        RealtimePriority(config.actor.realtime_priority if is_paced else None) as priority,
+    ):
+        actor.go_on_with(environment, human, Pace(config.robot.control_hz, on_hopeless=priority.give_back) if is_paced else None)
+        try:
+            return actor.run()
+        except RobotError as error:
+            if not operator.stands_by(error):
+                raise
+            logger.error("%s It waits for a person who re-arms it.", error)
+            return None
+
+
 @contextmanager
-def human_of(config: TrainConfig, environment: Any) -> Iterator[Human | None]:
+def human_of(config: TrainConfig, environment: Any, operator: Operator | None = None) -> Iterator[Human | None]:
     """Connect who may take over in this environment, and let go of the device at the end; None where nobody does."""
-    human = make_human(config, environment)
+    human = (operator or NoOperator()).human(config, environment, make_human)
     try:
         yield human
     finally:

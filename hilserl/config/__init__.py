@@ -1,6 +1,6 @@
 """Typed configuration: models, and `load_config` that reads them from YAML or LeRobot's JSON."""
 
 from hilserl.config.loader import load_config
-from hilserl.config.models import ConversionConfig, TrainConfig
+from hilserl.config.models import ConversionConfig, TrackingConfig, TrainConfig
 
-__all__ = ["ConversionConfig", "TrainConfig", "load_config"]
+__all__ = ["ConversionConfig", "TrackingConfig", "TrainConfig", "load_config"]

@@ -162,6 +162,36 @@ class RobotConfig(Model):
         return self
 
 
+Judge = Literal["simulator", "classifier", "human"]
+
+
+class SuccessConfig(Model):
+    """Who says that the task is done: it pays the reward and ends the episode, in training and in evaluations."""
+
+    by: Judge | None = Field(
+        None,
+        description="`simulator`: the simulation's own truth; `classifier`: a trained success classifier looks at every frame; `human`: "
+        "the person presses a key. None: `classifier` where one is named, else the simulator, and on a real arm the person",
+    )
+    classifier: str | None = Field(
+        None, description="Folder of `hilserl classifier train`, or `models:/hilserl-<task>-classifier@champion` of the registry"
+    )
+    other_crop: bool = Field(False, description="The classifier may look at another part of a camera's picture than the policy does")
+    disagreements: Path | None = Field(
+        None,
+        description="Folder for frames on which the person's key, or in a simulation the truth, and the classifier disagreed, for "
+        "labelling; None: `HILSERL_HOME/disagreements/<task>`",
+    )
+
+    @model_validator(mode="after")
+    def _names_what_it_needs(self) -> Self:
+        if self.by == "classifier" and self.classifier is None:
+            raise ValueError("task.success.by is `classifier`: name its folder, or its address in the registry, in task.success.classifier")
+        if self.classifier is not None and self.by not in (None, "classifier"):
+            raise ValueError(f"task.success.classifier is named and task.success.by is `{self.by}`: leave one of them out")
+        return self
+
+
 class TaskConfig(Model):
     """What the arm has to do."""
 
@@ -180,15 +210,26 @@ class TaskConfig(Model):
         "which leaves the best policy as it is (Ng 1999); the largest possible return is then 2",
     )
     success_hold_steps: Annotated[int, Field(ge=1, le=50, description="Steps that the success condition must hold")] = 1
+    success: SuccessConfig = Field(default_factory=SuccessConfig, description="Who says that the task is done")
+    appearance: Literal["fixed", "varied", "held_out"] = Field(
+        "fixed",
+        description="Simulation only. `varied`: other light, table and colours in every episode; `held_out`: such as `varied` never shows, "
+        "to ask what was learned from it",
+    )
 
     @property
     def sentence(self) -> str:
         """The task as datasets say it."""
         return {"reach": "Move the gripper above the cube.", "lift": "Grasp the cube and lift it."}[self.type]
 
-    classifier: Path | None = Field(
-        None, description="Real arm: folder of the success classifier that judges every frame; None: the person at the arm says so"
-    )
+    @model_validator(mode="before")
+    @classmethod
+    def _classifier_has_moved(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "classifier" in values:
+            raise ValueError(
+                f"task.classifier is `task.success.classifier` now: write `success: {{by: classifier, classifier: {values['classifier']}}}`"
+            )
+        return values
 
 
 class ImageConfig(Model):

@@ -45,8 +45,10 @@ class GamepadConfig(Model):
 class InterventionConfig(Model):
     """Who takes over, and when control changes hands."""
 
-    type: Literal["none", "simulated", "leader", "gamepad", "keyboard"] = Field(
-        "none", description="`leader`: an arm that is moved; `gamepad`: while its button is held; `keyboard`: a key in this terminal"
+    type: Literal["none", "simulated", "leader", "gamepad", "keyboard", "console"] = Field(
+        "none",
+        description="`leader`: an arm that is moved; `gamepad`: while its button is held; `keyboard`: a key in this terminal; "
+        "`console`: the page alone, which may also take over beside each of the others",
     )
     take_over_s: Annotated[float, Field(ge=0, le=2, description="A person wants control for this long before getting it [s]")] = 0.1
     hand_back_s: Annotated[float, Field(ge=0, le=10)] | None = Field(

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from hilserl.config.base import Count, Fraction, Model
+from hilserl.config.classifier import Augmentation, Recipe
+from hilserl.config.console import ConsoleConfig
 from hilserl.config.dataset import (
     ActionFrom,
     ConversionConfig,
@@ -32,8 +34,10 @@ from hilserl.config.environment import (
     CameraConfig,
     EnvConfig,
     ImageConfig,
+    Judge,
     ObservationConfig,
     RobotConfig,
+    SuccessConfig,
     TaskConfig,
     VirtualArmConfig,
 )
@@ -44,7 +48,9 @@ __all__ = [
     "STATE_COMPONENT_NAMES",
     "ActionFrom",
     "ActorConfig",
+    "Augmentation",
     "CameraConfig",
+    "ConsoleConfig",
     "ConversionConfig",
     "DatasetConfig",
     "DoneFrom",
@@ -65,11 +71,13 @@ __all__ = [
     "Model",
     "ObservationConfig",
     "PolicyConfig",
+    "Recipe",
     "RecordConfig",
     "RewardFrom",
     "RobotConfig",
     "Role",
     "SourceConfig",
+    "SuccessConfig",
     "TaskConfig",
     "TrackingConfig",
     "TrainConfig",
@@ -94,6 +102,11 @@ class ActorConfig(Model):
     intervention: InterventionConfig = Field(default_factory=InterventionConfig)
     evaluate_every_steps: Annotated[int, Field(ge=0, description="Environment steps between evaluations during training; 0: never")] = 500
     evaluate_episodes: Annotated[int, Field(ge=1, le=1000)] = 20
+    ask_before_evaluation: bool | None = Field(
+        None,
+        description="An evaluation during training begins when the operator says so: on the console, or with the key y (n: not now). "
+        "None: on a real arm",
+    )
     stop_at_success: Fraction | None = Field(
         None, description="End training early once `stop_after_evaluations` evaluations in a row reach this success rate"
     )
@@ -105,7 +118,14 @@ class EvaluationConfig(Model):
 
     episodes: Annotated[int, Field(ge=1, le=100_000)] = 100
     seed: int = 1_000_000
-    video_episodes: Annotated[int, Field(ge=0, le=100)] = 4
+    starts: Literal["sample", "grid"] = Field(
+        "sample", description="`sample`: the object lies where the episode's seed says; `grid`: on an even grid over its range"
+    )
+    video_episodes: Annotated[int, Field(ge=0, le=100, description="So many episodes are filmed, side by side")] = 4
+    workers: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        None, description="Simulation only: processes that play; None: as many as there are cores, at most 4"
+    )
+    pause_s: Annotated[float, Field(ge=0, le=600, description="Real arm only: time to arrange the scene before each episode [s]")] = 5.0
 
 
 class LinkConfig(Model):
@@ -147,11 +167,13 @@ class TrainConfig(Model):
     dataset: DatasetConfig = Field(default_factory=lambda: DatasetConfig(record=RecordConfig()))
     conversion: ConversionConfig = Field(default_factory=ConversionConfig)
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)
+    classifier: Recipe = Field(default_factory=Recipe)
     policy: PolicyConfig = Field(default_factory=PolicyConfig)
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
     actor: ActorConfig = Field(default_factory=ActorConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     link: LinkConfig = Field(default_factory=LinkConfig)
+    console: ConsoleConfig = Field(default_factory=ConsoleConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
     @model_validator(mode="before")
@@ -192,6 +214,20 @@ class TrainConfig(Model):
             raise ValueError("observation.privileged: only the SO-101's simulation has a state of its own to add")
         if self.env.spaces is not None and self.observation.images and self.encoder.type == "sim_pretrained":
             raise ValueError("encoder.type: `sim_pretrained` knows pictures of the SO-101 only. Set `encoder: {type: cnn, freeze: false}`")
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_can_say_success(self) -> Self:
+        success, named = self.task.success, self.success_by
+        if self.env is not None and (success.by is not None or success.classifier is not None):
+            raise ValueError("task.success is the SO-101's: with `env` success is what `env.success_key` says")
+        if named == "simulator" and self.robot.is_real:
+            raise ValueError("task.success.by: a real arm has no simulator that knows; set `classifier` or `human`")
+        if named in ("classifier", "human") and self.task.reward == "shaped" and not self.robot.is_real:
+            raise ValueError(f"task.reward: `shaped` is the simulation's; with `task.success.by: {named}` set `sparse`")
+        unknown = sorted(set(self.classifier.images) - set(self.robot.cameras))
+        if unknown:
+            raise ValueError(f"classifier.images.{unknown[0]}: the robot has no such camera; it has {sorted(self.robot.cameras)}")
         return self
 
     @model_validator(mode="after")
@@ -278,9 +314,22 @@ class TrainConfig(Model):
         return 2.0 if self.env is None and self.task.reward == "shaped" else None
 
     @property
+    def asks_before_evaluation(self) -> bool:
+        """Whether a person is asked before an evaluation during training."""
+        asks = self.actor.ask_before_evaluation
+        return asks if asks is not None else self.env is None and self.robot.is_real
+
+    @property
     def task_name(self) -> str:
         """What is learned, for a person."""
         return self.task.type if self.env is None else self.env.id
+
+    @property
+    def success_by(self) -> Judge:
+        """Who says that the task is done, where `task.success.by` leaves it open too."""
+        if self.task.success.by is not None:
+            return self.task.success.by
+        return "classifier" if self.task.success.classifier is not None else "human" if self.robot.is_real else "simulator"
 
     @property
     def judges_success(self) -> bool:

@@ -45,11 +45,11 @@ def examine_connected(
     config: TrainConfig, environment: Any, demonstrations: Demonstrations | None, picture: Path, *, motion: bool = True
 ) -> Iterator[Finding]:
     """Examine an arm that is connected: before the first motion of an actor."""
-    if isinstance(environment, So101Arm):
+    if isinstance(environment.unwrapped, So101Arm):
         yield from examine_servos(environment.arm, config)
         yield from examine_cameras(environment.cameras, config)
     if not motion:
-        observation = environment.observe() if isinstance(environment, So101Arm) else environment.reset(seed=config.seed)[0]
+        observation = environment.observe() if isinstance(environment.unwrapped, So101Arm) else environment.reset(seed=config.seed)[0]
         yield Finding("note", "motion", "left out: it is not known whether the arm goes where it is sent")
     else:
         finding, observation = examine_start_pose(environment, config.seed)

@@ -93,7 +93,7 @@ class GymnasiumEnvironment(gymnasium.Env[Observation, NDArray[np.float32]]):
         if not np.isfinite(float(reward)):
             raise SimulationError(f"`{self._id}` gave the reward {reward}: it must be finite. Fix it in the environment or a wrapper.")
         self._running = not (terminated or truncated)
-        judged = {"executed_action": executed, "is_success": self._succeeded(info)}
+        judged = {"executed_action": executed, "is_success": self._succeeded(info), "judged_by": "environment"}
         return self._observe(observation), float(reward), bool(terminated), bool(truncated), {**info, **judged}
 
     def render(self) -> Any:

@@ -106,6 +106,11 @@ class VirtualSo101Arm(So101Arm):
             raise
         self.metadata = {**self.metadata, "render_modes": ["rgb_array"]}
 
+    def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Execute one action; the twin knows the truth, and says so in `info`."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated, truncated, {**info, "judged_by": "simulator", "true_success": terminated}
+
     @property
     def privileged_state(self) -> PrivilegedState:
         """The true cube and the measured arm, for the scripted expert and the simulated human."""

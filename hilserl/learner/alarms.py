@@ -22,6 +22,8 @@ _ALIVE_LOSS = 1e-6
 _EXPLODED = 100.0  # times the median of the reports before
 _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 1e-4, 1.0
 _LOST_SUCCESS = 0.25
+_FAR_FROM_DEMONSTRATIONS = 2.5  # standard deviations from picture to picture
+_RISING_INTERVENTIONS = 0.15
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,30 @@ def rules(config: TrainConfig, target_entropy: float) -> tuple[Rule, ...]:
             lambda lost: lost >= _LOST_SUCCESS,
             "Success is {value:.0%} below the best evaluation: training went on past its best. The best policy is kept and will be the "
             "one used; stop here, or lower `policy.utd_ratio`.",
+        ),
+        Rule(
+            "regressed",
+            1,
+            lambda v: v.get("eval/regression"),
+            lambda gap: gap > 0,
+            "The last evaluation's interval lies {value:.0%} below the best one's: this is no noise, training went on past its best. "
+            "`learner.on_regression` can stop it or roll it back; the best policy is kept and will be the one used.",
+        ),
+        Rule(
+            "lighting_changed",
+            _SOME,
+            lambda v: v.get("drift/images"),
+            lambda far: far > _FAR_FROM_DEMONSTRATIONS,
+            "The pictures are {value:.1f} standard deviations from the demonstrations', in colour or contrast: the light, the exposure or "
+            "the camera has changed (`drift/<camera>` says which). Restore it, or record demonstrations in this light.",
+        ),
+        Rule(
+            "interventions_rising",
+            _SOME,
+            lambda v: v.get("intervention/trend"),
+            lambda rise: rise > _RISING_INTERVENTIONS,
+            "The share of steps in which somebody intervenes rose by {value:.0%} within 20 episodes: the policy gets worse, or the scene "
+            "has changed. Look at its last evaluation, at `drift/images`, and at where the interventions begin.",
         ),
         Rule(
             "checkpoint_failing",

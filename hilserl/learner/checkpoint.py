@@ -116,7 +116,7 @@ class CheckpointFolder:
         problems = []
         for folder in reversed(self._complete()):
             try:
-                checkpoint = _load(folder)
+                checkpoint = load_checkpoint(folder)
             except CheckpointError as error:
                 problems.append(str(error))
                 continue
@@ -139,7 +139,12 @@ class CheckpointFolder:
         return sorted(found, key=lambda path: [int(part) for part in path.name.split("-")])
 
 
-def _load(folder: Path) -> Checkpoint:
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read one checkpoint.
+
+    Raises:
+        CheckpointError: It is damaged, or of another format.
+    """
     try:
         if not (folder / _MANIFEST).exists() and (folder / _STATE).exists():
             raise CheckpointError(f"{folder}: a checkpoint of an earlier format; this program reads format {FORMAT_VERSION}.")

@@ -14,6 +14,8 @@ from hilserl.learner.best import BestPolicy, describe_choice
 from hilserl.learner.intake import Intake
 from hilserl.learner.keeper import Keeper, not_finite
 from hilserl.learner.parts import LearnerParts, LearnerResult, LearnerView
+from hilserl.learner.regression import Regression, find_regression, reason_to_end, roll_back
+from hilserl.learner.regression import metrics as regression_metrics
 from hilserl.learner.reporting import MetricLog, first_not_finite, read_scalars
 from hilserl.link.messages import EpisodeReport, FrozenTensors, LearnerStatus, Phase, Step, Weights
 
@@ -41,6 +43,8 @@ class Learner:
         self._first_update_at: float | None = None
         self._idle_since: float | None = None  # when a finished learner had paid its debt
         self._waits_for = ""
+        self._regression: Regression | None = None  # to be answered
+        self._cannot_roll_back: str | None = None
         self._started = time.monotonic()
         self._timers = {"weights": _Every(self.config.learner.policy_parameters_push_frequency), "report": _Every(_REPORT_PERIOD_S)}
         self._timers |= {"metrics": _Every(_METRIC_PERIOD_S), "supervise": _Every(1.0)}
@@ -127,10 +131,14 @@ class Learner:
         for received in self.intake.take(wait=wait):
             if isinstance(received.record, Step):
                 self.parts.experience.add(received.actor_id, received.record)
+                self.parts.drift.add(received.record.observation)
                 self.parts.governor.environment_steps += 1
                 self.parts.statistics.actors.add_step(received.actor_id)
             else:
                 self._add_episode(received.actor_id, received.record)
+        if self._regression is not None:
+            found, self._regression = self._regression, None
+            self._answer_regression(found)
         self._set_status("training")
 
     def _add_episode(self, actor_id: str, report: EpisodeReport) -> None:
@@ -140,6 +148,16 @@ class Learner:
         if point := statistics.add(report, actor_id, self.parts.governor.environment_steps):
             self.parts.reporter.log_evaluation(point)
             self.best.take(point, statistics.pending_versions)
+            self._regression = find_regression(statistics.evaluations)
+
+    def _answer_regression(self, found: Regression) -> None:
+        """Say loudly that training went past its best, and do what the configuration says about it."""
+        wanted, statistics = self.config.learner.on_regression, self.parts.statistics
+        logger.error("Training went on past its best: %s. `learner.on_regression` is `%s`.", found, wanted)
+        if wanted != "roll_back" or reason_to_end(wanted, statistics.evaluations, statistics.roll_backs):
+            return
+        if problem := roll_back(self.parts, self.keeper, self.best, found):
+            self._cannot_roll_back = f"training went on past its best, and could not be rolled back ({problem}): {found}"
 
     def weights_version_now(self) -> int:
         """Version that weights published now would have: the number of critic updates behind them, plus one."""
@@ -170,6 +188,9 @@ class Learner:
         """Say why there is nothing left to do but to pay what is owed; None while there is."""
         wanted, in_a_row = self.config.actor.stop_at_success, self.config.actor.stop_after_evaluations
         last = self.parts.statistics.evaluations[-in_a_row:]
+        statistics, on_regression = self.parts.statistics, self.config.learner.on_regression
+        if ending := self._cannot_roll_back or reason_to_end(on_regression, statistics.evaluations, statistics.roll_backs):
+            return ending
         if wanted is not None and len(last) == in_a_row and all(point.success_rate >= wanted for point in last):
             return f"{in_a_row} evaluations in a row reached {wanted:.0%} success"
         if self.parts.governor.environment_steps + self.intake.steps_to_replay >= self.config.policy.online_steps:
@@ -226,6 +247,7 @@ class Learner:
             values["q/bound"] = bound
         if self.best.point and evaluations and self.config.judges_success:
             values |= {"eval/best": self.best.point.score, "eval/last": evaluations[-1].score}
+        values |= regression_metrics(evaluations, self.parts.statistics.roll_backs) | self.parts.drift.metrics()
         self.parts.reporter.log(self.parts.governor, values)
 
     def _not_finite(self, name: str) -> TrainingError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from hilserl.config.models import TrainConfig
 from hilserl.learner.alarms import Alarm
 from hilserl.learner.checkpoint import CheckpointFolder
+from hilserl.learner.drift import ImageDrift
 from hilserl.learner.experience import Experience
 from hilserl.learner.governor import UtdGovernor
 from hilserl.learner.reporting import Reporter
@@ -92,3 +93,4 @@ class LearnerParts:
     frozen_tensors: Mapping[str, Tensor]
     save_policy: Callable[[str, Mapping[str, Tensor], Mapping[str, object]], Path]
     supervise: Supervise
+    drift: ImageDrift = field(default_factory=ImageDrift)

@@ -19,6 +19,7 @@ from hilserl.data.preprocess import Preprocessor
 from hilserl.errors import CheckpointError, TrainingError, TransportError
 from hilserl.learner.alarms import Alarm, Alarms
 from hilserl.learner.checkpoint import CheckpointFolder
+from hilserl.learner.drift import ImageDrift
 from hilserl.learner.experience import Experience
 from hilserl.learner.governor import UtdGovernor
 from hilserl.learner.history import MetricHistory
@@ -26,6 +27,7 @@ from hilserl.learner.identity import check_identity, describe
 from hilserl.learner.keeper import restore_experience
 from hilserl.learner.loop import Learner, LearnerParts, LearnerResult, MetricLog
 from hilserl.learner.parts import Supervise
+from hilserl.learner.provenance import provenance
 from hilserl.learner.reporting import Reporter
 from hilserl.learner.saver import Saver
 from hilserl.learner.schedule import Schedule
@@ -179,6 +181,7 @@ def build_learner(
         precision=config.learner.precision,
     )
     identity = describe(config, agent, demonstrations, frozen)
+    run.update(provenance=provenance(identity, demonstrations, config.learner.device))
     checkpoints = CheckpointFolder(run.checkpoints, config.learner.keep_checkpoints)
     checkpoint = checkpoints.load_newest(lambda found: check_identity(found, identity))
 
@@ -211,6 +214,7 @@ def build_learner(
             frozen_tensors={f"vision.{name}": tensor for name, tensor in frozen.state_dict().items()},
             save_policy=save,
             supervise=supervise,
+            drift=ImageDrift.from_demonstrations(demonstrations),
         )
     )
     if checkpoint is not None:

@@ -90,9 +90,13 @@ class EpisodeStatistics:
     by_return: bool = False
     evaluations: list[EvaluationPoint] = field(default_factory=list)
     training_episodes: int = 0
+    roll_backs: list[int] = field(default_factory=list)
+    """Environment steps at which the learner went back to its best."""
+    costs: dict[str, int] = field(default_factory=lambda: {"human_frames": 0, "evaluation_frames": 0, "episodes": 0})
+    """Over the whole run."""
 
     def __post_init__(self) -> None:
-        self._recent: deque[EpisodeReport] = deque(maxlen=self.window)
+        self._recent: deque[EpisodeReport] = deque(maxlen=2 * self.window)  # and those before, for the trend
         self._pending: dict[str, list[EpisodeReport]] = {}  # by actor
         self.actors = ActorStatistics(by_return=self.by_return)
 
@@ -110,6 +114,9 @@ class EpisodeStatistics:
             environment_steps: Of all actors together; where there are several, an evaluation counts as made now.
         """
         self.actors.add_episode(actor_id, report)
+        self.costs["human_frames"] += report.intervention_steps
+        self.costs["evaluation_frames"] += report.length if report.evaluation else 0
+        self.costs["episodes"] += not report.evaluation
         if not report.evaluation:
             self.training_episodes += 1
             self._recent.append(report)
@@ -132,6 +139,8 @@ class EpisodeStatistics:
         return {
             "evaluations": [asdict(point) for point in self.evaluations],
             "training_episodes": self.training_episodes,
+            "roll_backs": list(self.roll_backs),
+            "costs": dict(self.costs),
             "recent": [asdict(report) for report in self._recent],
             "pending": {actor: [asdict(report) for report in reports] for actor, reports in self._pending.items()},
             "actors": self.actors.state(),
@@ -141,6 +150,8 @@ class EpisodeStatistics:
         """Restore what `state` returned."""
         self.evaluations[:] = [EvaluationPoint(**point) for point in state["evaluations"]]
         self.training_episodes = int(state["training_episodes"])
+        self.roll_backs[:] = [int(step) for step in state.get("roll_backs", ())]
+        self.costs |= {name: int(count) for name, count in state.get("costs", {}).items()}
         self._recent.clear()
         self._recent.extend(EpisodeReport(**report) for report in state["recent"])
         self._pending = {actor: [EpisodeReport(**report) for report in reports] for actor, reports in state["pending"].items()}
@@ -150,18 +161,21 @@ class EpisodeStatistics:
         """Return the rolling means, empty before the first episode.
 
         Success only where there is such a thing; `success_autonomous` counts only episodes without intervention; steps, not episodes, weigh
-        the intervention rate.
+        the intervention rate; its trend is against the same number of episodes before.
         """
         if not self._recent:
             return {}
-        recent = list(self._recent)
+        recent, before = list(self._recent)[-self.window :], list(self._recent)[: -self.window]
         alone = [r for r in recent if not r.intervention_steps]
         values = {} if self.by_return else {"episode/success": _mean(r.is_success for r in recent)}
         values |= {
             "episode/return": _mean(r.return_ for r in recent),
             "episode/length": _mean(r.length for r in recent),
-            "intervention/rate": sum(r.intervention_steps for r in recent) / max(1, sum(r.length for r in recent)),
+            "intervention/rate": _intervention_rate(recent),
+            **{f"cost/{name}": float(count) for name, count in self.costs.items()},
         }
+        if len(before) == self.window:
+            values["intervention/trend"] = _intervention_rate(recent) - _intervention_rate(before)
         if alone and not self.by_return:
             values["episode/success_autonomous"] = _mean(r.is_success for r in alone)
         if paced := [r for r in recent if r.longest_period_s]:
@@ -171,6 +185,11 @@ class EpisodeStatistics:
                 "control/observation_age_ms": 1e3 * max(r.observation_age_s for r in paced),
             }
         return values
+
+
+def _intervention_rate(reports: Sequence[EpisodeReport]) -> float:
+    """Return the share of steps in which a human acted."""
+    return sum(report.intervention_steps for report in reports) / max(1, sum(report.length for report in reports))
 
 
 def _go_together(reports: Sequence[EpisodeReport], report: EpisodeReport) -> bool:

@@ -27,7 +27,7 @@ from hilserl.files import file_lock, write_atomically
 from hilserl.link.auth import write_secret
 from hilserl.link.messages import check_name
 
-Role = Literal["learner", "actor"]
+Role = Literal["learner", "actor", "console"]
 
 AUTHORITY_CERTIFICATE = "ca.pem"
 _AUTHORITY_KEY = "ca.key"
@@ -36,7 +36,11 @@ _LIFE = dt.timedelta(days=730)
 _BACKDATED = dt.timedelta(days=30)  # a robot host without a clock of its own wakes up when it was last switched off
 _ALWAYS = ("localhost", "127.0.0.1", "::1")
 _DNS_NAME = re.compile(r"(?!-)(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}")
-_PURPOSE = {"learner": ExtendedKeyUsageOID.SERVER_AUTH, "actor": ExtendedKeyUsageOID.CLIENT_AUTH}
+_PURPOSE = {
+    "learner": ExtendedKeyUsageOID.SERVER_AUTH,
+    "actor": ExtendedKeyUsageOID.CLIENT_AUTH,
+    "console": ExtendedKeyUsageOID.SERVER_AUTH,
+}
 _URI = "hilserl://"
 _OURS = "hilserl link"
 
@@ -125,13 +129,39 @@ def create_certificates(
         return issued
 
 
+def create_console_certificate(folder: Path, names: Sequence[str], robot_host: str | None = None, *, force: bool = False) -> Issued:
+    """Make the certificate that an operator's console shows to browsers; makes the authority as well, where there is none.
+
+    Args:
+        folder: Of the certificates.
+        names: DNS names and addresses under which browsers reach the console; added to those it has.
+        robot_host: The console's host, whose folder gets it; None: this one.
+        force: Make a new one where there is one already.
+
+    Raises:
+        TransportError: A name cannot be one, or the authority's key is not here or has expired.
+        CacheError: The disk is full.
+    """
+    checked = [_check_learner_name(name, "--console") for name in names]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with file_lock(folder / "lock"):
+        if not (folder / AUTHORITY_CERTIFICATE).exists():
+            _make_authority(folder)
+        target = folder if robot_host is None else folder / check_name(robot_host, "--robot-host")
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file, _, _ = files_of(target, "console")
+        had = names_of(read_certificate(file)) if file.exists() else ()
+        return _Authority(folder).issue(target, "console", tuple(dict.fromkeys((*had, *checked, *_ALWAYS))), "the console", force=force)
+
+
 def describe_certificates(folder: Path) -> list[Described]:
     """Describe every certificate in `folder`: the authority's, then those beside it, then those of the robot hosts.
 
     Raises:
         TransportError: There is none, or one cannot be read.
     """
-    files = [folder / name for name in (AUTHORITY_CERTIFICATE, "learner.pem", "actor.pem")] + sorted(folder.glob("*/actor.pem"))
+    files = [folder / name for name in (AUTHORITY_CERTIFICATE, "learner.pem", "actor.pem", "console.pem")]
+    files += sorted([*folder.glob("*/actor.pem"), *folder.glob("*/console.pem")])
     found = [file for file in files if file.is_file()]
     if not found:
         raise TransportError(f"{folder}: there are no certificates. `hilserl certificates create` makes them.")
@@ -223,7 +253,7 @@ class _Authority:
         if key is None:
             key = ec.generate_private_key(ec.SECP256R1())
             write_secret(key_file, _pem(key))
-        uri = f"{_URI}{role}" + ("" if role == "learner" else f"/{what}")
+        uri = f"{_URI}{role}" + (f"/{what}" if role == "actor" else "")
         certificate = (
             _builder(key, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, what)]), self.certificate.subject)
             .not_valid_after(min(_now() + _LIFE, self.certificate.not_valid_after_utc))
@@ -282,15 +312,15 @@ def _key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False, 
     )
 
 
-def _check_learner_name(name: str) -> str:
+def _check_learner_name(name: str, option: str = "--learner") -> str:
     try:
         address = ipaddress.ip_address(name)
     except ValueError:
         if len(name) > 253 or not _DNS_NAME.fullmatch(name):
-            raise TransportError(f"--learner is {name!r}: give a DNS name or an address, such as `learner.lab` or 192.168.1.20.") from None
+            raise TransportError(f"{option} is {name!r}: give a DNS name or an address, such as `learner.lab` or 192.168.1.20.") from None
         return name.lower()
     if address.is_unspecified:
-        raise TransportError(f"--learner is {name}: that is every address of a machine. Give the one that robot hosts connect to.")
+        raise TransportError(f"{option} is {name}: that is every address of a machine. Give the one that others connect to.")
     return str(address)
 
 

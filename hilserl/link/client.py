@@ -157,6 +157,16 @@ class LinkClient:
         self._raise_if_failed()
         return self._status
 
+    @property
+    def last_status(self) -> LearnerStatus:
+        """The learner's last status, also when the link has failed: for showing it."""
+        return self._status
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Records that the learner has not acknowledged, and the size of the journal [bytes]."""
+        return self._outbox.waiting
+
     def send_step(self, step: Step) -> None:
         """Journal one control step; it is sent in the background.
 

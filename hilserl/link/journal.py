@@ -99,6 +99,11 @@ class Journal:
         with self._lock:
             return self._segments[0].base
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of all segments on disk [bytes]."""
+        return sum(segment.size for segment in tuple(self._segments))
+
     def number_above(self, seq: int) -> None:
         """Give numbers up to `seq` to no record any more: somebody has them from before the disk lost them."""
         with self._lock:

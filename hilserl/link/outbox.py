@@ -48,6 +48,7 @@ class Outbox:
         self._condition = threading.Condition()
         self._unsent: deque[tuple[int, int, bytes]] = deque()  # (seq, seq before it, payload)
         self._unsent_bytes = 0
+        self._added = 0
         self._acked_seq = journal.first_base
         self._drop_mark = (time.monotonic(), 0)
 
@@ -61,6 +62,11 @@ class Outbox:
         """Whether the learner has acknowledged everything added."""
         return self._acked_seq >= self.journal.last_seq
 
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Records that were added and are not acknowledged, and the size of the journal [bytes]."""
+        return max(0, min(self._added, self.journal.last_seq - self._acked_seq)), self.journal.size_bytes
+
     def add(self, payload: bytes) -> None:
         """Journal one record and queue it.
 
@@ -70,6 +76,7 @@ class Outbox:
         with self._condition:
             previous = self.journal.last_seq
             seq = self.journal.append(payload)
+            self._added += 1
             self._unsent.append((seq, previous, payload))
             self._unsent_bytes += len(payload)
             while len(self._unsent) > UNSENT_RECORDS or self._unsent_bytes > UNSENT_BYTES:

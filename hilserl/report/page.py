@@ -17,10 +17,11 @@ from markupsafe import Markup
 
 from hilserl.evaluation import wilson_interval
 from hilserl.files import write_atomically
-from hilserl.report.charts import Curve, line_chart, success_map
+from hilserl.report.charts import COLORS, Curve, line_chart, success_map
 from hilserl.report.record import RunRecord
+from hilserl.report.sections import cost_rows, data_rows, safety_rows
 
-_MOST_VIDEO_BYTES = 30_000_000
+MOST_VIDEO_BYTES = 30_000_000
 _PACKAGES = ("hilserl", "torch", "numpy", "lerobot", "mujoco", "prefect", "mlflow")
 Chart = tuple[str, str, Markup]
 
@@ -45,7 +46,16 @@ def write_report_page(run: Path, file: Path | None = None) -> Path:
         outcomes_note=f"{len(record.outcomes)} deterministic episodes; a square is one start, red where it failed. Hover for its seed.",
         video=_video(record),
         first_tables=[],
-        tables=[("Made with", _environment(record))],
+        tables=[
+            (heading, rows)
+            for heading, rows in (
+                ("What stopped it, and safety", safety_rows(record)),
+                ("Costs", cost_rows(record)),
+                ("Data", data_rows(record)),
+                ("Made with", _environment(record)),
+            )
+            if rows
+        ],
         command=_command(record),
         settings=_settings(record),
     )
@@ -107,8 +117,8 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
     facts = [(f"{steps:,.0f}", "environment steps"), (f"{updates:,.0f}", "critic updates")]
     if record.setting("env") is None and hz:
         facts.append((f"{steps / hz / 60:.1f} min", "of robot time"))
-        if (helped := summary.get("intervention_steps")) is not None:
-            facts.append((f"{helped:,}", "steps by a human"))
+        if (helped := record.last("cost/human_frames")) is not None:
+            facts.append((f"{helped:,.0f}", "frames by a human"))
     if (seconds := summary.get("learning_seconds")) is not None:
         facts.append((f"{seconds / 60:.1f} min", "of learning"))
     if (effective := record.last("utd/effective")) is not None:
@@ -142,6 +152,12 @@ def _charts(record: RunRecord) -> list[Chart]:
         ("Updates owed", "flat: the learner keeps up", line_chart(lines(("utd/owed", "updates owed")))),
         ("Ages", "seconds", line_chart(lines(*ages))),
     ]
+    drift = [
+        name for name in sorted({key for entry in record.history for key in entry}) if name.startswith("drift/") and name != "drift/images"
+    ]
+    if drift:
+        note = "pictures against the demonstrations', in their standard deviations; above 2.5 the light has changed"
+        charts.append(("Light", note, line_chart(lines(*((name, name.removeprefix("drift/")) for name in drift[:COLORS])))))
     if starts := record.starts:
         charts.insert(1, ("Where it succeeds", "starts of the last evaluation; where it is red, record and intervene", success_map(starts)))
     return charts
@@ -151,7 +167,7 @@ def _video(record: RunRecord) -> str:
     name = record.summary.get("video")
     for file in [Path(name)] if name else []:
         for candidate in (file, record.folder / "evaluation" / file.name):
-            if candidate.is_file() and candidate.stat().st_size <= _MOST_VIDEO_BYTES:
+            if candidate.is_file() and candidate.stat().st_size <= MOST_VIDEO_BYTES:
                 return base64.b64encode(candidate.read_bytes()).decode()
     return ""
 
@@ -163,7 +179,13 @@ def _environment(record: RunRecord) -> Sequence[Sequence[str]]:
     rows += [("policy", f"{record.summary['policy']}: {record.summary.get('policy_choice', '')}")] if record.summary else []
     rows += [("updates computed", f"{execution.get('execution', '–')} ({execution.get('reason', '–')})")]
     rows += [("MLflow run", str(record.facts.get("mlflow_run_id", "–"))), ("Prefect flow run", str(record.facts.get("flow_run_id", "–")))]
-    return [*rows, ("packages", ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))]
+    if registered := record.facts.get("registered"):
+        rows += [("registered as", str(registered))]
+    if made := record.facts.get("provenance"):
+        rows += [("code", str(made["code"]) or "no clone"), ("machine", str(made["machine"]))]
+        rows += [(f"hash of the {name.replace('_', ' ')}", str(value)) for name, value in made["hashes"].items()]
+        rows += [("trained with", ", ".join(f"{name} {number}" for name, number in made["versions"].items()))]
+    return [*rows, ("this page with", ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))]
 
 
 def _command(record: RunRecord) -> str:

@@ -11,11 +11,13 @@ import numpy as np
 
 from hilserl.data.dataset import REWARD_KEY, Dataset
 from hilserl.data.decode import decode_camera
+from hilserl.errors import DatasetError
 from hilserl.progress import Progress, publish
 from hilserl.reward.classifier import SuccessClassifier
 from hilserl.reward.debounce import Verdict
-from hilserl.reward.labelled import episode_contents, require_views, success_labels
-from hilserl.schema import IMAGE_PREFIX
+from hilserl.reward.labelled import require_views, success_labels
+from hilserl.reward.labels import Labels, episode_contents, labels_file
+from hilserl.schema import IMAGE_PREFIX, STATE_KEY
 
 STAGE = "judge-dataset"
 Known = Literal["trained on", "held out", "new"]
@@ -29,7 +31,7 @@ class JudgedEpisode:
         index: Its number in the dataset.
         verdict: What the classifier says.
         marked: Frames marked as success, bool, shape (T,); None where the dataset does not say.
-        known: Whether the classifier learned from this very episode: then agreement proves nothing.
+        known: Whether the classifier learned from this very episode, or was chosen on it: then agreement proves nothing.
     """
 
     index: int
@@ -51,20 +53,42 @@ def judge_dataset(classifier: SuccessClassifier, root: Path) -> Iterator[JudgedE
     """
     dataset = Dataset.open(root)
     require_views([dataset], classifier.views)
-    marked = success_labels(dataset) if REWARD_KEY in dataset.frames.columns else None
-    contents = episode_contents(dataset)
+    contents, labels = episode_contents(dataset), Labels.load(dataset) if labels_file(dataset.root).is_file() else None
+    column = success_labels(dataset) if labels is None and REWARD_KEY in dataset.frames.columns else None
+    parts = classifier.training.get("episodes", {})
     known: dict[str, Known] = {
-        **{episode["content"]: "held out" for episode in classifier.training.get("episodes", {}).get("validation", [])},
-        **{episode["content"]: "trained on" for episode in classifier.training.get("episodes", {}).get("train", [])},
+        **{episode["content"]: "held out" for episode in parts.get("validation", [])},
+        **{episode["content"]: "trained on" for episode in [*parts.get("choice", []), *parts.get("train", [])]},
     }
     for position, episode in enumerate(dataset.episodes):
-        alone = dataset.select([position])
-        views = [((camera, frame.image) for frame in decode_camera(alone, IMAGE_PREFIX + camera)) for camera in classifier.cameras]
-        verdict = classifier.judge(dict(pairs) for pairs in zip(*views, strict=True))
+        verdict = classifier.judge(frames_of(dataset, position, classifier))
+        marked = None if column is None else column[episode.start : episode.stop]
         publish(Progress(STAGE, done=position + 1, total=len(dataset.episodes), unit="episodes", message="judging"))
         yield JudgedEpisode(
             episode.index,
             verdict,
-            None if marked is None else marked[episode.start : episode.stop],
+            labels.success(episode.index) if labels is not None else marked,
             known.get(contents[position], "new"),
         )
+
+
+def frames_of(dataset: Dataset, position: int, classifier: SuccessClassifier) -> Iterator[dict[str, np.ndarray]]:
+    """Yield what a classifier looks at of one episode, frame by frame: native frames by camera, and its numbers of the state.
+
+    Raises:
+        DatasetError: The dataset does not name a number of the state, or a video is damaged.
+    """
+    alone = dataset.select([position])
+    views: list[Iterator[tuple[str, np.ndarray]]] = [
+        ((camera, frame.image) for frame in decode_camera(alone, IMAGE_PREFIX + camera)) for camera in classifier.cameras
+    ]
+    if classifier.state:
+        names = dataset.names(STATE_KEY) or ()
+        if missing := sorted(set(classifier.state) - set(names)):
+            raise DatasetError(
+                f"{dataset.root}: the success classifier reads `{missing[0]}`, which the dataset's {STATE_KEY} does not name"
+            )
+        rows = alone.column(STATE_KEY)[:, [names.index(name) for name in classifier.state]]
+        views.append((STATE_KEY, row) for row in rows)
+    for pairs in zip(*views, strict=True):
+        yield dict(pairs)

@@ -27,11 +27,39 @@ class Verdict:
         return int(self.success.argmax()) if self.success.any() else None
 
 
-def debounce(above: np.ndarray, hold_frames: int) -> tuple[np.ndarray, int]:
-    """Change the verdict only when `hold_frames` frames in a row agree that it changed.
+class Debouncer:
+    """Change the verdict only when `hold_frames` frames in a row agree that it changed; frame by frame, as the arm sees them.
 
-    Looks back only, so that the arm, which sees one frame after the other, gets the same verdicts. An episode
-    begins as not done. The frame that completes the row is the first with the new verdict.
+    Attributes:
+        done: The verdict; an episode begins as not done.
+        flickers: Changes of opinion that did not last and were ignored.
+    """
+
+    def __init__(self, hold_frames: int) -> None:
+        self._hold_frames = hold_frames
+        self.done, self.flickers, self._row = False, 0, 0
+
+    def see(self, opinion: bool) -> bool:
+        """Take the opinion of one frame; returns the verdict."""
+        if opinion == self.done:
+            self.flickers += self._row > 0
+            self._row = 0
+        else:
+            self._row += 1
+            if self._row == self._hold_frames:
+                self.done, self._row = not self.done, 0
+        return self.done
+
+    def end(self) -> int:
+        """End the episode; returns how many shorter rows were ignored."""
+        return self.flickers + (self._row > 0)
+
+
+def debounce(above: np.ndarray, hold_frames: int) -> tuple[np.ndarray, int]:
+    """Debounce an episode whose opinions are known.
+
+    Looks back only, so that the arm, which sees one frame after the other, gets the same verdicts. The frame that completes
+    the row is the first with the new verdict.
 
     Args:
         above: The frame's probability reaches the threshold, bool, shape (T,).
@@ -40,15 +68,6 @@ def debounce(above: np.ndarray, hold_frames: int) -> tuple[np.ndarray, int]:
     Returns:
         The verdict, bool, shape (T,), and how many shorter rows were ignored.
     """
-    success = np.zeros(len(above), bool)
-    done, row, flickers = False, 0, 0
-    for frame, opinion in enumerate(above):
-        if bool(opinion) == done:
-            flickers += row > 0
-            row = 0
-        else:
-            row += 1
-            if row == hold_frames:
-                done, row = not done, 0
-        success[frame] = done
-    return success, flickers + (row > 0)
+    debouncer = Debouncer(hold_frames)
+    success = np.array([debouncer.see(bool(opinion)) for opinion in above], bool)
+    return success, debouncer.end()

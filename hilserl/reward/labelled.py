@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hilserl.data.dataset import DONE_KEY, REWARD_KEY, Dataset
+from hilserl.data.dataset import REWARD_KEY, Dataset
 from hilserl.data.decode import decode_camera
-from hilserl.data.fingerprint import fingerprint
 from hilserl.data.preprocess import CameraView
 from hilserl.errors import DatasetError, TrainingError
-from hilserl.schema import IMAGE_PREFIX
+from hilserl.files import file_hash
+from hilserl.reward.labels import Labels, episode_contents, labels_file
+from hilserl.schema import IMAGE_PREFIX, STATE_KEY
 
 # Without a configuration: the whole picture, its longer side no more than this.
 _LONGER_SIDE_PX = 128
@@ -52,20 +53,23 @@ class Labelled:
     Attributes:
         episodes: All different.
         copies: Names of the episodes that were left out, since they are there already.
+        unlabelled: Names of the episodes that were left out, since nobody said whether they succeed.
         datasets: Folder and content hash of each dataset, as JSON values.
     """
 
     episodes: tuple[LabelledEpisode, ...]
     copies: tuple[str, ...]
+    unlabelled: tuple[str, ...]
     datasets: tuple[dict[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Episodes to learn from, and episodes that are only asked afterwards."""
+    """Episodes to learn from, to choose epoch, calibration and threshold on, and that are only asked afterwards."""
 
     train: tuple[LabelledEpisode, ...]
     validation: tuple[LabelledEpisode, ...]
+    choice: tuple[LabelledEpisode, ...] = ()
 
 
 def success_labels(dataset: Dataset) -> np.ndarray:
@@ -83,32 +87,73 @@ def success_labels(dataset: Dataset) -> np.ndarray:
     return reward.astype(np.float64) > 0
 
 
-def episode_contents(dataset: Dataset) -> tuple[str, ...]:
-    """Identify each episode by pictures and rows, whether and however its successes are marked."""
-    unmarked = Dataset(dataset.root, dataset.info)
-    unmarked.__dict__["frames"] = dataset.frames.drop(REWARD_KEY, DONE_KEY, strict=False)  # as `Dataset.select` makes a view
-    return fingerprint(unmarked).episodes
-
-
-def labelled_episodes(datasets: Sequence[Dataset]) -> Labelled:
+def labelled_episodes(datasets: Sequence[Dataset], labels: Path | None = None) -> Labelled:
     """List the episodes of all datasets, each once: a copy on the other side of the split would be a leak.
 
+    Labels beside a dataset (`hilserl label`) count in place of its own `next.reward`; episodes that they leave open are left out.
+
+    Args:
+        datasets: Opened.
+        labels: File of the labels of the only dataset; None: the one beside each, if there is one.
+
     Raises:
-        DatasetError: Frames are not marked, or a file cannot be read.
+        DatasetError: Frames are not marked, an episode changed since it was labelled, or a file cannot be read.
     """
+    if labels is not None and len(datasets) != 1:
+        raise DatasetError(
+            f"{labels}: one file of labels goes with one dataset; {len(datasets)} were named. Keep labels beside each dataset."
+        )
     found: dict[str, LabelledEpisode] = {}
-    copies, facts = [], []
+    copies, unlabelled, facts = [], [], []
     for dataset in datasets:
-        labels, contents = success_labels(dataset), episode_contents(dataset)
-        facts.append({"root": str(dataset.root), "content": dataset.content_hash()})
-        for position, content in enumerate(contents):
+        file = labels or labels_file(dataset.root)
+        marks = Labels.load(dataset, file) if file.is_file() or labels is not None else None
+        column = success_labels(dataset) if marks is None else None
+        fact = {"root": str(dataset.root), "content": dataset.content_hash()}
+        facts.append(fact if marks is None else fact | {"labels": file_hash(file) if file.is_file() else ""})
+        for position, content in enumerate(episode_contents(dataset)):
             episode = dataset.episodes[position]
-            labelled = LabelledEpisode(dataset, position, episode.index, content, labels[episode.start : episode.stop])
+            success = marks.success(episode.index) if marks is not None else None
+            if column is not None:
+                success = column[episode.start : episode.stop]
+            if success is None:
+                unlabelled.append(f"{dataset.root} episode {episode.index}")
+                continue
+            labelled = LabelledEpisode(dataset, position, episode.index, content, success)
             if content in found:
                 copies.append(f"{labelled.name} is a copy of {found[content].name}")
             else:
                 found[content] = labelled
-    return Labelled(tuple(found.values()), tuple(copies), tuple(facts))
+    return Labelled(tuple(found.values()), tuple(copies), tuple(unlabelled), tuple(facts))
+
+
+def state_names(datasets: Sequence[Dataset], components: Sequence[str]) -> tuple[str, ...]:
+    """Return the numbers of `observation.state` that belong to some components, such as `ee_pos`, in the dataset's order.
+
+    Raises:
+        DatasetError: A dataset does not name them.
+    """
+    wanted: tuple[str, ...] | None = None
+    for dataset in datasets if components else ():
+        names = dataset.names(STATE_KEY) if STATE_KEY in dataset.features else None
+        found = tuple(name for name in names or () if name.partition(".")[0] in components)
+        if {name.partition(".")[0] for name in found} != set(components) or (wanted is not None and found != wanted):
+            raise DatasetError(
+                f"{dataset.root}: `classifier.state` wants {list(components)}; its {STATE_KEY} is {list(names or ())}. Leave it out, or "
+                "use datasets that name these alike."
+            )
+        wanted = found
+    return wanted or ()
+
+
+def seen_state(episode: LabelledEpisode, names: Sequence[str]) -> np.ndarray:
+    """Return numbers of the state of each frame, float32, shape (T, S); S is 0 where none are wanted."""
+    if not names:
+        return np.zeros((len(episode.success), 0), np.float32)
+    known = episode.dataset.names(STATE_KEY) or ()
+    rows = episode.dataset.episodes[episode.position]
+    state = episode.dataset.column(STATE_KEY)[rows.start : rows.stop]
+    return state[:, [known.index(name) for name in names]].astype(np.float32)
 
 
 def split_by_episode(episodes: Sequence[LabelledEpisode], share: float, seed: int) -> Split:
@@ -148,6 +193,23 @@ def split_by_episode(episodes: Sequence[LabelledEpisode], share: float, seed: in
                 "Record failed episodes, or mark only the frames in which the task is done."
             )
     return split
+
+
+def split_in_three(episodes: Sequence[LabelledEpisode], validation_share: float, choice_share: float, seed: int) -> Split:
+    """Divide whole episodes: first those that only are asked, then, of the others, those to choose on.
+
+    Raises:
+        TrainingError: One part would lack successes or failures; says what to add.
+    """
+    outer = split_by_episode(episodes, validation_share, seed)
+    if sum(bool(episode.success.any()) for episode in outer.train) < 2:
+        count = sum(bool(episode.success.any()) for episode in episodes)
+        raise TrainingError(
+            f"{count} of {len(episodes)} episodes contain a success, and three are needed: to learn from, to choose the threshold on, and "
+            "to ask afterwards. Record more, or label more with `hilserl label DATASET`."
+        )
+    inner = split_by_episode(outer.train, choice_share, seed + 1)
+    return Split(inner.train, outer.validation, inner.validation)
 
 
 def whole_views(datasets: Sequence[Dataset]) -> dict[str, CameraView]:

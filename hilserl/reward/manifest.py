@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hilserl.config.vision import ResNetConfig
 from hilserl.data.preprocess import CameraView
 from hilserl.errors import CheckpointError, ConfigError
 from hilserl.files import content_hash, file_hash
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "classifier.json"
 WEIGHTS = "model.safetensors"
 
@@ -29,6 +32,9 @@ class ClassifierManifest(BaseModel):
         cameras: How each camera's native frame becomes the network's image; the network takes them sorted by name.
         channels: Channels of the convolutions.
         hidden: Width of the projection.
+        resnet: Sizes of the pretrained network behind each camera; None: the small convolutions.
+        state: Numbers of `observation.state` that it reads too, such as `ee_pos.z`.
+        schema_hash: Of what it looks at: compared with what the environment shows.
         threshold: Probability from which a frame looks like success.
         hold_frames: Frames in a row that must look like success before it counts, and unlike it before it ends.
         training: Where it comes from and how good it was, for people.
@@ -41,6 +47,9 @@ class ClassifierManifest(BaseModel):
     cameras: dict[str, CameraView] = Field(min_length=1)
     channels: Count
     hidden: Count
+    resnet: ResNetConfig | None = None
+    state: tuple[str, ...] = ()
+    schema_hash: str
     threshold: Share
     hold_frames: Count
     training: dict[str, Any]
@@ -74,11 +83,18 @@ class ClassifierManifest(BaseModel):
             same = file_hash(folder / WEIGHTS) == manifest.sha256
         except OSError as error:
             raise CheckpointError(f"{folder / WEIGHTS}: cannot be read ({error}). Train the classifier again.") from None
+        if manifest.schema_hash != schema_hash(manifest.cameras, manifest.state):
+            raise CheckpointError(f"{file}: cameras or state were changed since it was trained. Train the classifier again.")
         if not same:
             raise CheckpointError(
                 f"{folder / WEIGHTS}: the content does not match its checksum: it was damaged or replaced. Train the classifier again."
             )
         return manifest
+
+
+def schema_hash(cameras: Mapping[str, CameraView], state: Sequence[str]) -> str:
+    """Identify what a classifier looks at: cameras with native size, crop and size, and the numbers of the state."""
+    return content_hash({"cameras": {name: asdict(cameras[name]) for name in sorted(cameras)}, "state": list(state)})
 
 
 def classifier_version(folder: Path) -> str:

@@ -1,30 +1,28 @@
 """Train a success classifier from marked datasets, and say honestly how good it is.
 
-Stopping epoch and threshold are chosen on the held-out episodes, so their figures are a little kind; a dataset
-that was never shown to the training, given to `judge_dataset`, has the last word.
+Episodes are divided in three, whole. It learns from the first; last epoch, calibration and threshold are chosen on the
+second; what is reported is of the third, which decided nothing.
 """
 
 from __future__ import annotations
 
-import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
-from hilserl.data.augment import SHIFT_PX, ShiftableImages
+from hilserl.config.classifier import Recipe
 from hilserl.data.preprocess import CameraView
-from hilserl.errors import TrainingError
 from hilserl.progress import Progress, publish
-from hilserl.reward.classifier import SuccessClassifier, probabilities
+from hilserl.reward.calibration import fit_platt, reliability
+from hilserl.reward.classifier import SuccessClassifier
 from hilserl.reward.debounce import Verdict, debounce
+from hilserl.reward.fit import STAGE, Seen, fit, on_threads, probabilities_of
+from hilserl.reward.hard_examples import hard_examples
 from hilserl.reward.labelled import (
     Labelled,
     LabelledEpisode,
@@ -33,45 +31,34 @@ from hilserl.reward.labelled import (
     open_datasets,
     require_views,
     seen_images,
-    split_by_episode,
+    seen_state,
+    split_in_three,
+    state_names,
     whole_views,
 )
 from hilserl.reward.metrics import Metrics, measure
-from hilserl.reward.network import SuccessNetwork
 
-STAGE = "train-classifier"
+__all__ = ["HOLD_FRAMES", "STAGE", "HeldOut", "Recipe", "TrainedClassifier", "choose_threshold", "train_classifier"]
+
 DEFAULT_THRESHOLD = 0.5
 HOLD_FRAMES = 3
-_BATCH = 64
-_LEARNING_RATE = 1e-3
-_WEIGHT_DECAY = 1e-4
-# An epoch is at most this many pictures, so that large datasets report and stop as often as small ones.
-_EPOCH_FRAMES = 2048
 _USELESS = 0.75
-# Below this validation loss nothing is left to learn; going on only makes it more certain of itself.
-_LEARNED = 0.02
-_CANDIDATES = np.round(np.arange(0.05, 0.96, 0.05), 2)
-
-Images = dict[str, np.ndarray]
+_CANDIDATES = (*np.round(np.arange(0.05, 0.96, 0.05), 2), 0.97, 0.98, 0.99, 0.995, 0.999, 0.9999)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How to train.
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """One episode that decided nothing, and what is said of it.
 
     Attributes:
-        seed: Of split, weights, order and shifts.
-        validation_share: Of the episodes held back.
-        max_epochs: Longest training.
-        patience: Epochs without a better validation loss after which it stops.
-        hold_frames: See `SuccessClassifier`; None: 3, or fewer where marked successes are shorter.
+        episode: Which.
+        seen: As the network saw it.
+        verdict: What the classifier says.
     """
 
-    seed: int = 0
-    validation_share: float = 0.25
-    max_epochs: int = 40
-    patience: int = 8
-    hold_frames: int | None = None
+    episode: LabelledEpisode
+    seen: Seen
+    verdict: Verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,95 +67,140 @@ class TrainedClassifier:
 
     Attributes:
         classifier: What was trained.
-        split: The episodes it learned from and was asked about.
-        validation: Quality on the held-out episodes.
+        split: The episodes it learned from, was chosen on, and was asked about.
+        validation: Quality on the episodes that decided nothing.
         remarks: What a person should know before trusting it.
+        held_out: Those episodes, one by one.
+        hard: Frames of disagreements that decided nothing either.
     """
 
     classifier: SuccessClassifier
     split: Split
     validation: Metrics
     remarks: tuple[str, ...]
+    held_out: tuple[HeldOut, ...]
+    hard: tuple[Seen, ...] = ()
 
 
 def train_classifier(
-    roots: Sequence[Path], views: Mapping[str, CameraView] | None = None, recipe: Recipe | None = None
+    roots: Sequence[Path],
+    views: Mapping[str, CameraView] | None = None,
+    recipe: Recipe | None = None,
+    *,
+    labels: Path | None = None,
+    disagreements: Sequence[Path] = (),
 ) -> TrainedClassifier:
-    """Train on datasets whose successful frames have `next.reward` above 0. Publishes `Progress("train-classifier")`.
+    """Train on datasets whose successes are labelled (`hilserl label`) or marked. Publishes `Progress("train-classifier")`.
 
     Args:
         roots: Folders of the datasets.
         views: Crop and resize by camera; None: whole pictures of all cameras, shrunk.
         recipe: How to train.
+        labels: File of the labels, where there is one dataset and it is not beside it.
+        disagreements: Folders of labelled frames on which person and classifier disagreed, to learn from too.
 
     Raises:
         DatasetError: Frames are not marked, cameras differ, or a video is damaged.
-        TrainingError: Too few successes or failures to learn from and to ask; or the training diverged.
+        TrainingError: Too few successes or failures to learn from, choose on and ask; or the training diverged.
     """
     recipe = recipe or Recipe()
     datasets = open_datasets(roots)
     views = dict(views or whole_views(datasets))
     require_views(datasets, views)
-    labelled = labelled_episodes(datasets)
-    split = split_by_episode(labelled.episodes, recipe.validation_share, recipe.seed)
-    hold_frames = recipe.hold_frames or min(HOLD_FRAMES, _shortest_success(split.train))
-    train, validation = _decoded(split, views)
-    with _one_thread():
-        network, epochs, loss = _fit(split, train, validation, views, recipe)
-        told = [probabilities_of(network, images) for images in validation]
-    truth = [episode.success for episode in split.validation]
-    threshold = choose_threshold(told, truth, hold_frames)
-    metrics = measure(_verdicts(told, threshold, hold_frames), truth, threshold)
-    remarks = _remarks(labelled, split, metrics, hold_frames)
+    state = state_names(datasets, recipe.state)
+    hard = hard_examples(disagreements, views, recipe.seed, state)
+    labelled = labelled_episodes(datasets, labels)
+    split = split_in_three(labelled.episodes, recipe.validation_share, recipe.choice_share, recipe.seed)
+    hold_frames = recipe.hold_frames or min(HOLD_FRAMES, _usual_success(split.train))
+    seen = _decoded((*split.train, *split.choice, *split.validation), views, state)
+    first, second = len(split.train), len(split.train) + len(split.choice)
+    learn, choose, ask = seen[:first], seen[first:second], seen[second:]
+    with on_threads(recipe.threads):
+        fitted = fit([*learn, *hard.learn], choose, views, recipe)
+        network = fitted.network
+        network.calibrate(*_calibration([probabilities_of(network, each) for each in choose], [each.success for each in choose]))
+        threshold = choose_threshold(
+            [probabilities_of(network, each) for each in choose],
+            [each.success for each in choose],
+            hold_frames,
+            false_positive_rate=recipe.false_positive_rate,
+        )
+        told = [probabilities_of(network, each) for each in ask]
+    truth = [each.success for each in ask]
+    verdicts = _verdicts(told, threshold, hold_frames)
+    metrics = measure(verdicts, truth, threshold)
+    chosen = measure(
+        _verdicts([probabilities_of(network, each) for each in choose], threshold, hold_frames),
+        [each.success for each in choose],
+        threshold,
+    )
+    remarks = _remarks(labelled, split, metrics, chosen, hold_frames, recipe)
+    if hard.unlabelled:
+        remarks += (f"{hard.unlabelled} frames of disagreements are not labelled yet: `hilserl label --disagreements FOLDER`",)
+    claims = reliability(np.concatenate(told), np.concatenate(truth))
     training = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": recipe.seed,
+        "recipe": recipe.model_dump(mode="json", exclude={"datasets", "images"}),
         "datasets": list(labelled.datasets),
-        "episodes": {"train": _facts(split.train), "validation": _facts(split.validation)},
-        "epochs": epochs,
-        "validation_loss": loss,
+        "episodes": {"train": _facts(split.train), "choice": _facts(split.choice), "validation": _facts(split.validation)},
+        "disagreements": {
+            "learned": sum(len(each.success) for each in hard.learn),
+            "held_out": sum(len(each.success) for each in hard.held_out),
+        },
+        "epochs": fitted.epoch,
+        "choice_loss": fitted.loss,
         "validation": metrics.to_dict(),
-        "chosen_on_validation": ["epochs", "threshold"],
+        "calibration_error": claims.error,
+        "brier": claims.brier,
+        "chosen_on_choice": ["epochs", "calibration", "threshold"],
         "remarks": list(remarks),
     }
-    classifier = SuccessClassifier(network, views, threshold=threshold, hold_frames=hold_frames, training=training)
-    return TrainedClassifier(classifier, split, metrics, remarks)
+    classifier = SuccessClassifier(network, views, threshold=threshold, hold_frames=hold_frames, training=training, state=state)
+    held_out = tuple(HeldOut(*each) for each in zip(split.validation, ask, verdicts, strict=True))
+    return TrainedClassifier(classifier, split, metrics, remarks, held_out, hard.held_out)
 
 
-def choose_threshold(told: Sequence[np.ndarray], truth: Sequence[np.ndarray], hold_frames: int) -> float:
+def choose_threshold(
+    told: Sequence[np.ndarray], truth: Sequence[np.ndarray], hold_frames: int, *, false_positive_rate: float = 0.5
+) -> float:
     """Choose the threshold that judges most episodes right, then most frames: 0.5 unless another is better.
+
+    Only those count with which no larger share than `false_positive_rate` of the frames without success looks like one, nor of the
+    episodes is rewarded that failed, or before it was time; if there is none, the strictest is taken.
 
     Args:
         told: Probability of each frame, shape (T,) an episode.
         truth: Frames that are success, bool, shape (T,) an episode.
         hold_frames: Of the debounce.
+        false_positive_rate: The largest that is accepted.
     """
-
-    def score(threshold: float) -> tuple[float, float]:
-        metrics = measure(_verdicts(told, threshold, hold_frames), truth, threshold)
-        return metrics.episodes.right - metrics.early, round(metrics.frames.balanced_accuracy, 4)
-
-    scores = {float(candidate): score(float(candidate)) for candidate in _CANDIDATES}
+    scores: dict[float, tuple[float, float]] = {}
+    for candidate in map(float, _CANDIDATES):
+        metrics = measure(_verdicts(told, candidate, hold_frames), truth, candidate)
+        wrong_frames = 1.0 - (metrics.frames.specificity or 0.0) if metrics.frames.specificity is not None else 0.0
+        wrong_episodes = (metrics.episodes.false_positives + metrics.early) / max(1, metrics.episodes.total)
+        if max(wrong_frames, wrong_episodes) <= false_positive_rate:
+            scores[candidate] = (metrics.episodes.right - metrics.early, round(metrics.frames.balanced_accuracy, 4))
+    if not scores:
+        return float(_CANDIDATES[-1])
     best = max(scores.values())
-    if scores[DEFAULT_THRESHOLD] == best:
+    if scores.get(DEFAULT_THRESHOLD) == best:
         return DEFAULT_THRESHOLD
     equal = [candidate for candidate, value in scores.items() if value == best]
     return equal[len(equal) // 2]
 
 
-def probabilities_of(network: SuccessNetwork, images: Images) -> np.ndarray:
-    """Return the probability of each frame of one episode as the network sees it, float32, shape (T,)."""
-    count = len(next(iter(images.values())))
-    batches = [{camera: torch.from_numpy(i[start : start + _BATCH]) for camera, i in images.items()} for start in range(0, count, _BATCH)]
-    return np.concatenate([probabilities(network, batch) for batch in batches])
+def _calibration(told: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> tuple[float, float]:
+    probability = np.concatenate(told).astype(np.float64).clip(1e-12, 1 - 1e-7)
+    return fit_platt(np.log(probability / (1 - probability)), np.concatenate(truth))
 
 
 def _verdicts(told: Sequence[np.ndarray], threshold: float, hold_frames: int) -> list[Verdict]:
     return [Verdict(probability, *debounce(probability >= threshold, hold_frames)) for probability in told]
 
 
-def _decoded(split: Split, views: Mapping[str, CameraView]) -> tuple[list[Images], list[Images]]:
-    episodes = (*split.train, *split.validation)
+def _decoded(episodes: Sequence[LabelledEpisode], views: Mapping[str, CameraView], state: Sequence[str]) -> list[Seen]:
     total, lock = sum(len(episode.success) for episode in episodes), threading.Lock()
     done = 0
 
@@ -179,86 +211,37 @@ def _decoded(split: Split, views: Mapping[str, CameraView]) -> tuple[list[Images
             publish(Progress(STAGE, done=done, total=total, unit="frames", message="decoding"))
 
     images = seen_images(episodes, views, count)
-    return images[: len(split.train)], images[len(split.train) :]
+    return [Seen(seen, seen_state(episode, state), episode.success) for seen, episode in zip(images, episodes, strict=True)]
 
 
-def _fit(
-    split: Split, train: list[Images], validation: list[Images], views: Mapping[str, CameraView], recipe: Recipe
-) -> tuple[SuccessNetwork, int, float]:
-    """Train the whole network; returns it as it was at its lowest validation loss, that epoch, and that loss."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        network = SuccessNetwork({camera: view.resize for camera, view in views.items()})
-    generator = np.random.default_rng(recipe.seed)
-    labels = np.concatenate([episode.success for episode in split.train])
-    held = torch.from_numpy(np.concatenate([episode.success for episode in split.validation]).astype(np.float32))
-    # A rare success weighs as much as all the failures around it.
-    weight = torch.tensor((~labels).sum() / labels.sum(), dtype=torch.float32)
-    draw = _shiftable(train, views)
-    optimizer = torch.optim.Adam(network.parameters(), _LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-    best, best_epoch, best_loss = copy.deepcopy(network.state_dict()), 0, float("inf")
-    for epoch in range(1, recipe.max_epochs + 1):
-        network.train()
-        order = generator.permutation(len(labels))[:_EPOCH_FRAMES]
-        for rows in np.array_split(order, max(1, len(order) // _BATCH)):
-            logits = network(draw(rows, generator))
-            loss = F.binary_cross_entropy_with_logits(logits, torch.from_numpy(labels[rows].astype(np.float32)), pos_weight=weight)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        network.eval()
-        told = torch.from_numpy(np.concatenate([probabilities_of(network, images) for images in validation]))
-        held_loss = float(F.binary_cross_entropy(told, held, weight=torch.where(held > 0, weight, 1.0)))
-        if not np.isfinite(held_loss):
-            raise TrainingError(f"training the success classifier diverged in epoch {epoch}: its loss is {held_loss}. Change the seed.")
-        if held_loss < best_loss:
-            best, best_epoch, best_loss = copy.deepcopy(network.state_dict()), epoch, held_loss
-        values = {"train_loss": float(loss.detach()), "validation_loss": held_loss}
-        publish(Progress(STAGE, done=epoch, total=recipe.max_epochs, unit="epochs", message="training", values=values))
-        if best_loss < _LEARNED or epoch - best_epoch >= recipe.patience:
-            break
-    network.load_state_dict(best)
-    return network, best_epoch, best_loss
-
-
-def _shiftable(
-    train: list[Images], views: Mapping[str, CameraView]
-) -> Callable[[np.ndarray, np.random.Generator], dict[str, torch.Tensor]]:
-    """Store the training images so that batches are drawn randomly shifted."""
-    stores = {}
-    for camera, view in views.items():
-        count = sum(len(images[camera]) for images in train)
-        stores[camera] = ShiftableImages(count, (*view.resize, 3), SHIFT_PX)
-        row = 0
-        for images in train:
-            for image in images.pop(camera):
-                stores[camera][row] = image
-                row += 1
-
-    def draw(rows: np.ndarray, generator: np.random.Generator) -> dict[str, torch.Tensor]:
-        return {camera: torch.from_numpy(store.randomly_shifted(rows, generator)) for camera, store in stores.items()}
-
-    return draw
-
-
-def _shortest_success(episodes: Sequence[LabelledEpisode]) -> int:
-    """Return the length of the shortest success: per episode its longest row of marked frames."""
+def _usual_success(episodes: Sequence[LabelledEpisode]) -> int:
+    """Return what nine of ten successes last at least [frames]: per episode its longest row of marked frames."""
     lengths = []
     for episode in episodes:
         if episode.success.any():
             edges = np.flatnonzero(np.diff(episode.success.astype(np.int8), prepend=0, append=0))
             lengths.append(int((edges[1::2] - edges[::2]).max()))
-    return min(lengths)
+    return int(np.quantile(lengths, 0.1, method="lower"))
 
 
-def _remarks(labelled: Labelled, split: Split, metrics: Metrics, hold_frames: int) -> tuple[str, ...]:
+def _remarks(labelled: Labelled, split: Split, metrics: Metrics, chosen: Metrics, hold_frames: int, recipe: Recipe) -> tuple[str, ...]:
     remarks = []
     if labelled.copies:
         remarks.append(f"{len(labelled.copies)} episodes were left out as copies of others: {'; '.join(labelled.copies[:3])}")
+    if labelled.unlabelled:
+        remarks.append(
+            f"{len(labelled.unlabelled)} episodes were left out, since nobody labelled them: {'; '.join(labelled.unlabelled[:3])}"
+        )
     if (balanced := metrics.frames.balanced_accuracy) < _USELESS:
         remarks.append(
             f"it does not know success: balanced accuracy {balanced:.0%} on held-out frames, guessing reaches 50 %. "
             "Does the camera see it? Mark more frames, or change the crop"
+        )
+    reached = 1.0 - (chosen.frames.specificity if chosen.frames.specificity is not None else 1.0)
+    if reached > recipe.false_positive_rate or chosen.episodes.false_positives:
+        remarks.append(
+            f"no threshold keeps false successes at {recipe.false_positive_rate:.1%}: the strictest leaves {reached:.1%} of the frames and "
+            f"{chosen.episodes.false_positives} of the failed episodes to choose on. Record more episodes that only look like success"
         )
     if metrics.early:
         remarks.append(f"{metrics.early} held-out episodes were called successful before their first marked frame")
@@ -284,14 +267,3 @@ def _facts(episodes: Sequence[LabelledEpisode]) -> list[dict[str, Any]]:
         }
         for episode in episodes
     ]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one core: networks this small gain nothing from more, and the same seed gives the same weights."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

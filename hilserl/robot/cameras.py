@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping
@@ -83,6 +84,15 @@ class Cameras:
             assert frame is not None, "each had its first frame"
             frames[name] = frame
         return {name: frame.image for name, frame in frames.items()}, max((frame.age_s for frame in frames.values()), default=0.0)
+
+    def newest(self) -> dict[str, Frame]:
+        """Return the newest frames by camera, for who only watches: nothing is asked for, and a camera that has gone is left out."""
+        frames = {}
+        for name, camera in self._cameras.items():
+            with contextlib.suppress(RobotError):
+                if (frame := camera.latest()) is not None:
+                    frames[name] = frame
+        return frames
 
     def rates_hz(self, seconds: float) -> dict[str, float]:
         """Count new frames per second over a time, by camera; one whose frames are made on request has no rate."""

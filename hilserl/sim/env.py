@@ -17,6 +17,7 @@ from hilserl.robot.mujoco_import import mujoco
 from hilserl.robot.state import assemble_state, joint_velocity
 from hilserl.robot.units import GRIPPER, gripper_to_pct, gripper_to_rad
 from hilserl.schema import IMAGE_PREFIX, STATE_KEY, state_components
+from hilserl.sim.appearance import Appearance, sample_appearance
 from hilserl.sim.privileged import PrivilegedState, potential, succeeds
 from hilserl.sim.render import GlRenderer, Renderer, create_renderer
 from hilserl.sim.scene import CUBE_HALF_M, VIDEO_CAMERA, VIDEO_OVERSAMPLING, VIDEO_SIZE, load_scene
@@ -37,8 +38,8 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
     each step adds `discount * potential(next state) - potential(state)`, where the potential is in [-1, 0], and
     0 once the task has ended: that changes no comparison between policies (Ng, Harada and Russell 1999).
 
-    Every step's `info` holds `is_success`, `executed_action` (A,) as clipped, `joint_target_rad`
-    (6,) as commanded and `joint_pos_rad` (6,) as measured afterwards.
+    Every step's `info` holds `is_success`, `true_success` (the same, since the simulator judges), `judged_by`,
+    `executed_action` (A,) as clipped, `joint_target_rad` (6,) as commanded and `joint_pos_rad` (6,) as measured afterwards.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (Gymnasium's contract)
@@ -66,6 +67,8 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._cube = slice(self._scene.cube_qpos, self._scene.cube_qpos + 7)
         self._cameras = {name: config.robot.cameras[name] for name in config.observation.images}
         self._renderer: Renderer | None = None
+        self._appearance: Appearance | None = None
+        self._worn: Appearance | None = None
         self._joint_pos = np.zeros(6)
         self._previous: NDArray[np.floating[Any]] | None = None
         self._steps = 0
@@ -97,7 +100,7 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
 
         Args:
             seed: Makes this and the following episodes repeatable.
-            options: Not used.
+            options: `cube_m`: where the cube is put, base frame x and y [m]; the seed decides the rest as without it.
 
         Raises:
             SimulationError: The arm does not reach the configured reset position.
@@ -113,7 +116,10 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
             )
         joints[GRIPPER] = gripper_to_rad(robot.reset_gripper_pct)
         yaw = rng.uniform(-math.pi, math.pi)
-        position = rng.uniform(*task.cube_x_m), rng.uniform(*task.cube_y_m), CUBE_HALF_M
+        drawn = rng.uniform(*task.cube_x_m), rng.uniform(*task.cube_y_m)
+        position = *(options or {}).get("cube_m", drawn), CUBE_HALF_M
+        if task.appearance != "fixed":
+            self._appearance = sample_appearance(rng, task.appearance)
         mujoco.mj_resetData(self._model, self._data)
         self._data.qpos[_ARM] = joints
         self._data.qpos[self._cube] = _cube_pose(position, yaw)
@@ -157,6 +163,8 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._running = not (terminated or truncated)
         info = {
             "is_success": terminated,
+            "judged_by": "simulator",
+            "true_success": terminated,
             "executed_action": command.executed_action,
             "joint_target_rad": command.joint_target_rad,
             "joint_pos_rad": self._joint_pos.copy(),
@@ -243,6 +251,9 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
     def _drawing(self) -> Renderer:
         if self._renderer is None:
             self._renderer = create_renderer(self._scene)
+        if self._appearance is not None and self._appearance is not self._worn:
+            self._renderer.dress(self._appearance)
+            self._worn = self._appearance
         self._place_cameras()
         return self._renderer
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hilserl.robot.mujoco_import import mujoco
+from hilserl.sim.appearance import Appearance, table_texture
 from hilserl.sim.gl import fall_back_to_rays, select_gl_backend
-from hilserl.sim.scene import TABLE_GEOM, VISIBLE_GROUPS, Scene
+from hilserl.sim.scene import CUBE_MATERIAL, MOTOR_MATERIALS, TABLE_GEOM, TABLE_MATERIAL, VISIBLE_GROUPS, Scene
 
 Image = NDArray[np.uint8]
 
@@ -37,6 +38,10 @@ class Renderer(Protocol):
         Returns:
             RGB picture, shape (H, W, 3), uint8, row 0 on top.
         """
+        ...
+
+    def dress(self, appearance: Appearance) -> None:
+        """Draw with other light and colours from now on."""
         ...
 
     def close(self) -> None:
@@ -84,6 +89,19 @@ class GlRenderer:
         self._perturb = mujoco.MjvPerturb()
         self._camera_ids = {model.camera(i).name: i for i in range(model.ncam)}
         self._views: dict[tuple[int, int], tuple[Any, Image]] = {}
+        self._lamp_direction: tuple[float, float, float] | None = None
+
+    def dress(self, appearance: Appearance) -> None:
+        """Draw with other light and colours from now on."""
+        model = self._model
+        _dress_model(model, appearance)
+        self._lamp_direction = appearance.lamp_direction
+        texture = model.texture(TABLE_MATERIAL)
+        pixels = table_texture(appearance.table, int(texture.width[0])).ravel()
+        start = int(model.tex_adr[texture.id])
+        model.tex_data[start : start + len(pixels)] = pixels
+        self._gl.make_current()
+        mujoco.mjr_uploadTexture(model, self._context, texture.id)
 
     def render(self, data: Any, camera: str, height: int, width: int) -> Image:
         """Draw one picture; see `Renderer.render`."""
@@ -93,6 +111,10 @@ class GlRenderer:
         in_view = self._in_view(data, camera_id, width / height)
         self._model.geom_group[self._drawn] = np.where(in_view, _DRAWN_GROUP, _HIDDEN_GROUP)
         mujoco.mjv_updateScene(self._model, data, self._options, self._perturb, self._camera, mujoco.mjtCatBit.mjCAT_ALL.value, self._scene)
+        if self._lamp_direction is not None:
+            for light in self._scene.lights[: self._scene.nlight]:
+                if not light.headlight:
+                    light.dir = self._lamp_direction
         mujoco.mjr_render(view, self._scene, self._context)
         mujoco.mjr_readPixels(pixels, None, view, self._context)
         return pixels[::-1].copy()
@@ -128,18 +150,16 @@ class RayRenderer:
         # against mj_ray, one ray at a time): a copy of the model without those boxes is exact.
         self._model = model = copy.copy(scene.model)
         model.body_bvhadr[:] = -1
-        self._mipmaps = _mipmaps(scene.table_texture[::-1])  # MuJoCo's first row is at +y
+        self._dress(scene.table_texture, -model.light_dir[0])
         self._table = model.geom(TABLE_GEOM).id
         self._groups = np.array(VISIBLE_GROUPS, dtype=np.uint8)
-        with_material = model.geom_matid >= 0
-        self._colours = np.where(with_material[:, None], model.mat_rgba[model.geom_matid, :3], model.geom_rgba[:, :3]) * 255.0
-        light = -model.light_dir[0]
-        self._light = light / np.linalg.norm(light)
-        self._lamp = model.light_diffuse[0]
-        self._ambient = model.vis.headlight.ambient
-        self._headlight = model.vis.headlight.diffuse
         self._sky = self._sky_colours()
         self._rays: dict[tuple[int, int, int], NDArray[np.float64]] = {}
+
+    def dress(self, appearance: Appearance) -> None:
+        """Draw with other light and colours from now on."""
+        _dress_model(self._model, appearance)
+        self._dress(table_texture(appearance.table), -np.array(appearance.lamp_direction))
 
     def render(self, data: Any, camera: str, height: int, width: int) -> Image:
         """Draw one picture; see `Renderer.render`."""
@@ -160,6 +180,16 @@ class RayRenderer:
 
     def close(self) -> None:
         """Do nothing: there is no graphics memory."""
+
+    def _dress(self, texture: Image, to_lamp: Any) -> None:
+        model = self._model
+        self._mipmaps = _mipmaps(texture[::-1])  # MuJoCo's first row is at +y
+        with_material = model.geom_matid >= 0
+        self._colours = np.where(with_material[:, None], model.mat_rgba[model.geom_matid, :3], model.geom_rgba[:, :3]) * 255.0
+        self._light = to_lamp / np.linalg.norm(to_lamp)
+        self._lamp = model.light_diffuse[0].copy()
+        self._ambient = np.array(model.vis.headlight.ambient)
+        self._headlight = np.array(model.vis.headlight.diffuse)
 
     def _shade(self, data: Any, geom: Any, point: Any, normal: Any, to_camera: Any, footprint: Any) -> NDArray[np.float64]:
         colour = self._colours[geom]
@@ -211,6 +241,18 @@ class RayRenderer:
             rays = np.stack([*np.meshgrid(x, y), np.full((height, width), -1.0)], axis=-1).reshape(-1, 3)
             self._rays[key] = rays / np.linalg.norm(rays, axis=1, keepdims=True)
         return self._rays[key]
+
+
+def _dress_model(model: Any, appearance: Appearance) -> None:
+    """Change light and colours of a renderer's own copy of the model."""
+    model.light_diffuse[0] = appearance.lamp_rgb
+    model.vis.headlight.ambient = appearance.ambient_rgb
+    model.vis.headlight.diffuse = appearance.headlight_rgb
+    model.mat_rgba[model.material(CUBE_MATERIAL).id, :3] = appearance.cube_rgb
+    for index in range(model.nmat):
+        name = model.material(index).name
+        if name not in (CUBE_MATERIAL, TABLE_MATERIAL) and not name.startswith(MOTOR_MATERIALS):
+            model.mat_rgba[index, :3] = appearance.printed_rgb
 
 
 def _close_at_exit(renderer: GlRenderer) -> None:

@@ -33,6 +33,7 @@ VIDEO_CAMERA = "(video)"  # cannot clash with a configured name that makes a fea
 VIDEO_SIZE = 256
 VIDEO_OVERSAMPLING = 2
 TABLE_GEOM = "table"
+TABLE_MATERIAL, CUBE_MATERIAL, MOTOR_MATERIALS = "mat", "cube", "sts3215"
 
 _CELL_M = 0.003
 _TABLE_HALF_M = (0.42, 0.42, 0.015)
@@ -137,7 +138,7 @@ def _lighten_visual_meshes(spec: Any) -> None:
 
 def _paint(spec: Any) -> None:
     for material in spec.materials:
-        material.rgba = _MOTOR_RGBA if material.name.startswith("sts3215") else _PRINTED_RGBA
+        material.rgba = _MOTOR_RGBA if material.name.startswith(MOTOR_MATERIALS) else _PRINTED_RGBA
         material.specular = 0.25
         material.shininess = 0.3
         material.reflectance = 0.0
@@ -145,10 +146,10 @@ def _paint(spec: Any) -> None:
 
 def _add_table(spec: Any, texture: NDArray[np.uint8]) -> None:
     height, width, channels = texture.shape
-    drawn = spec.add_texture(name="mat", type=mujoco.mjtTexture.mjTEXTURE_2D, width=width, height=height, nchannel=channels)
+    drawn = spec.add_texture(name=TABLE_MATERIAL, type=mujoco.mjtTexture.mjTEXTURE_2D, width=width, height=height, nchannel=channels)
     drawn.data = texture.tobytes()
-    material = spec.add_material(name="mat", specular=0.0, shininess=0.0, reflectance=0.0)
-    material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB.value] = "mat"
+    material = spec.add_material(name=TABLE_MATERIAL, specular=0.0, shininess=0.0, reflectance=0.0)
+    material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB.value] = TABLE_MATERIAL
     world = spec.worldbody
     world.add_geom(name="ground", type=mujoco.mjtGeom.mjGEOM_PLANE, size=(0, 0, 1), group=3)
     world.add_geom(
@@ -156,7 +157,7 @@ def _add_table(spec: Any, texture: NDArray[np.uint8]) -> None:
         type=mujoco.mjtGeom.mjGEOM_BOX,
         pos=(_TABLE_CENTRE_X_M, 0, -_TABLE_HALF_M[2]),
         size=_TABLE_HALF_M,
-        material="mat",
+        material=TABLE_MATERIAL,
         contype=0,
         conaffinity=0,
         group=2,
@@ -166,7 +167,7 @@ def _add_table(spec: Any, texture: NDArray[np.uint8]) -> None:
 def _add_cube(spec: Any) -> None:
     body = spec.worldbody.add_body(name="cube", pos=(0.22, 0, CUBE_HALF_M))
     body.add_freejoint(name="cube")
-    spec.add_material(name="cube", rgba=_CUBE_RGBA, specular=0.2, shininess=0.2, reflectance=0.0)
+    spec.add_material(name=CUBE_MATERIAL, rgba=_CUBE_RGBA, specular=0.2, shininess=0.2, reflectance=0.0)
     body.add_geom(
         name="cube",
         type=mujoco.mjtGeom.mjGEOM_BOX,
@@ -174,7 +175,7 @@ def _add_cube(spec: Any) -> None:
         mass=CUBE_MASS_KG,
         condim=4,
         friction=(1.0, 0.005, 0.0001),
-        material="cube",
+        material=CUBE_MATERIAL,
         group=2,
     )
 

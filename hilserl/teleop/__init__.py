@@ -5,6 +5,7 @@ intervention   the one state machine: policy, human, handing back
 device         what leader, gamepad and keyboard have in common: they make a `Human` of the actor's loop
 terminal_keys  keys of this terminal, over ssh as well
 remote_keys    keys of another terminal, for an actor that has none
+operator       whoever watches and commands from outside: the console, or nobody
 keyboard       the arm moved by keys
 joystick       a gamepad as Linux tells it
 gamepad        the arm moved by it

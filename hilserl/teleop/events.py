@@ -8,12 +8,14 @@ from enum import Enum
 
 
 class TeleopEvent(Enum):
-    """LeRobot's `TeleopEvents` by their values, without importing LeRobot."""
+    """LeRobot's `TeleopEvents` by their values, without importing LeRobot; and answers to a question, which judge no episode."""
 
     SUCCESS = "success"
     FAILURE = "failure"
     RERECORD_EPISODE = "rerecord_episode"
     TERMINATE_EPISODE = "terminate_episode"
+    YES = "yes"
+    NO = "no"
 
 
 NO_EVENTS: frozenset[TeleopEvent] = frozenset()
@@ -36,6 +38,13 @@ class Outcome:
     truncated: bool
     success: bool
     discarded: bool = False
+
+
+def how_it_ended(outcome: Outcome) -> str:
+    """Say how an episode ended: `success`, `failure`, `time` or `discarded`."""
+    if outcome.discarded:
+        return "discarded"
+    return "success" if outcome.success else "failure" if outcome.terminated else "time"
 
 
 def judge(events: Collection[TeleopEvent], reward: float, terminated: bool, truncated: bool, success: bool) -> Outcome:

@@ -28,8 +28,10 @@ _SAYS = {
     "q": TeleopEvent.FAILURE,  # as in LeRobot
     "r": TeleopEvent.RERECORD_EPISODE,
     "t": TeleopEvent.TERMINATE_EPISODE,
+    "y": TeleopEvent.YES,
+    "n": TeleopEvent.NO,
 }
-EVENTS_HELP = "s success, f failure, r forget this episode, t end it"
+EVENTS_HELP = "s success, f failure, r forget this episode, t end it; y, n: answer a question"
 HELP = f"arrows: forward, back, left, right; e, d (or page up, page down): up, down; o, c: open, close; {EVENTS_HELP}"
 
 

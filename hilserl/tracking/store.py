@@ -27,6 +27,7 @@ TRAINING_VIEW = "workflowType=machine_learning"
 
 # Whoever calls tries again by itself; MLflow's own seven retries of two minutes each would hold it up.
 _REQUESTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "15", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
+_QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -74,7 +75,7 @@ def open_client(config: TrackingConfig) -> Any:
     Slow the first time in a process (the import) and in a folder (the database).
     """
     disable_telemetry()
-    for name, value in _REQUESTS.items():
+    for name, value in (_REQUESTS | _QUIET).items():
         os.environ.setdefault(name, value)
     # It prints a traceback of ninety lines for every statement that fails; whoever called gets the error, and tells it.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

@@ -87,3 +87,29 @@ def test_what_a_person_says_ends_the_episode(own_home, tmp_path, monkeypatch, ev
     assert (reports[0].length, reports[0].is_success) == (5, success)
     assert person.success == success
     assert (steps[5].episode, steps[5].step) == (steps[4].episode + 1, 0)
+
+
+def test_a_frame_on_which_person_and_classifier_disagree_is_kept(own_home, tmp_path, monkeypatch) -> None:
+    """The classifier never sees success; the person says there is one, in the fifth step of each episode."""
+    from hilserl.data.preprocess import CameraView
+    from hilserl.environments.judged import ClassifierJudge, JudgedEnvironment, unjudged
+    from hilserl.reward.classifier import SuccessClassifier
+    from hilserl.reward.disagreements import Disagreements
+    from hilserl.reward.network import SuccessNetwork
+    from hilserl.sim.env import So101Env
+
+    view = CameraView((84, 84), (0, 0, 84, 84), (32, 32))
+    network = SuccessNetwork({"wrist": (32, 32)}, channels=8, hidden=8)
+    classifier = SuccessClassifier(network, {"wrist": view}, threshold=0.999999, hold_frames=1, training={})
+    store = Disagreements(tmp_path / "kept")
+
+    def make(config):
+        judge = ClassifierJudge(classifier, config)
+        return JudgedEnvironment(So101Env(unjudged(config, judge)), config, judge, store)
+
+    monkeypatch.setattr(run, "make_environment", make)
+    steps, _ = play(ScriptedPerson(set(), {4: TeleopEvent.SUCCESS}), tmp_path, monkeypatch)
+    assert steps[4].terminated and steps[4].reward == 1.0
+    said = [entry for entry in store.entries() if not entry.is_truth]
+    assert [(entry.episode, entry.step) for entry in said] == [(step.episode, 4) for step in steps if step.terminated]
+    assert all(entry.human_says and entry.image("wrist").shape == (84, 84, 3) for entry in said)

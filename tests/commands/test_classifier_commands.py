@@ -46,7 +46,8 @@ def test_train_states_counts_and_what_to_paste_and_judge_compares(call, datasets
     folder = tmp_path / "classifier"
     code, out, _ = call("classifier", "train", datasets / "marked", "--into", folder, "--seed", 1)
     assert code == 0
-    assert "held out: 3 episodes (2 with success), 42 frames" in out and "learned from: 9 episodes (7 with success)" in out
+    assert "held out: 3 episodes (2 with success), 42 frames" in out and "learned from: 6 episodes (5 with success)" in out
+    assert "chosen on: 3 episodes (2 with success)" in out and (tmp_path / "classifier.html").read_text().startswith("<!doctype html>")
     assert "held-out episodes: 3 of 3 right" in out and "95 % interval" in out and "has the last word" in out
     assert "note: 3 held-out episodes say little" in out
     pasted = yaml.safe_load(out.strip().splitlines()[-1])

@@ -13,8 +13,11 @@ import yaml
 
 from hilserl.config import load_config
 from hilserl.errors import ConfigError
+from hilserl.evaluation import Episode, EvaluationResult
+from hilserl.evaluation.result import summarise
 from hilserl.report.charts import Curve, line_chart
 from hilserl.report.compare import comparison_rows, differing_settings, paired_test, write_comparison
+from hilserl.report.evaluation_page import write_evaluation_page
 from hilserl.report.page import write_report_page
 from hilserl.report.record import RunRecord, find_run
 
@@ -67,6 +70,43 @@ def test_the_page_says_what_came_of_the_run_and_needs_nothing_else(home: Path) -
     assert page.count('<i title="seed') == 8 and page.count('<i class="failed"') == 2
     assert page.count('<circle class="dot c4"') == 2 and page.count('<circle class="dot c2"') == 8
     assert not re.search(r"""(src|href)=["'](?!data:)""", page) and "<script" not in page and "@import" not in page
+
+
+def test_the_page_says_what_it_was_made_from_and_what_it_cost(home: Path) -> None:
+    folder = make_run(home)
+    facts = json.loads((folder / "run.json").read_text())
+    data = [{"root": "/data/<demos>", "role": "demonstration", "weight": 1.0, "episodes": 20, "rows": 660}]
+    provenance = {
+        "data": data, "positives": 20, "transitions": 640, "hashes": {"offline_buffer": "aaa1", "encoder": "bbb2", "architecture": "ccc3"},
+        "versions": {"torch": "2.11.0"}, "code": "0123abc, with changes", "machine": "Linux x86_64, 2 cores",
+    }  # fmt: skip
+    (folder / "run.json").write_text(json.dumps({**facts, "provenance": provenance, "registered": "models:/hilserl-reach/3"}))
+    costs = {"step": 500.0, "cost/human_frames": 120.0, "cost/evaluation_frames": 300.0, "cost/episodes": 25.0, "eval/roll_backs": 1.0}
+    costs |= {"control/late_share": 0.02, "control/longest_period_ms": 123.0, "drift/images": 2.6, "drift/wrist": 2.6}
+    with (folder / "history.jsonl").open("a") as file:
+        file.write("\n" + json.dumps(costs) + "\n")
+    page = write_report_page(folder).read_text()
+    for said in (
+        "What stopped it, and safety", "all steps are done", "1 raised; standing at the end: q_above_bound", "1 times", "2.0 %", "123 ms",
+        "2.6 standard deviations", "/data/&lt;demos&gt;", "660", "20 rewarded", "120 frames, 0.2 min at 10 Hz",
+        "300 frames", "660 frames, 1.1 min",
+        "0123abc, with changes", "Linux x86_64, 2 cores", "aaa1", "bbb2", "ccc3", "models:/hilserl-reach/3", "torch 2.11.0", ">Light<",
+    ):  # fmt: skip
+        assert said in page, said
+
+
+def test_an_evaluation_has_a_page_with_both_policies(home: Path) -> None:
+    config = load_config("reach_state", {})
+
+    def result(failed: set[int]) -> EvaluationResult:
+        played = [Episode(1000 + n, 20, n not in failed, 1.0, 0.1, (0.2 + 0.01 * n, 0.0), "classifier", n < 7) for n in range(10)]
+        return summarise(config, played, 10.0, 3.0, None)
+
+    page = write_evaluation_page([("the <first>", result({9})), ("the second", result({1, 2}))], home / "evaluation.html").read_text()
+    for said in ("90 % success", "the &lt;first&gt;", "judged by the success classifier", "10 same starts, 2 only by the first", "70 %",
+                 "Side by side", "x 29.0 cm", "failures called a success"):  # fmt: skip
+        assert said in page, said
+    assert page.count('<circle class="dot c4"') == 3 and not re.search(r"""(src|href)=["'](?!data:)""", page)
 
 
 def test_a_run_that_trains_has_a_page_too(home: Path) -> None:

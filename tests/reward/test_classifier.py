@@ -143,7 +143,7 @@ def flip_weight(folder: Path) -> None:
         (lambda folder: (folder / "classifier.json").write_text("{"), "classifier.json: cannot be read"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: cannot be read"),
         (flip_weight, "does not match its checksum"),
-        (lambda folder: edit(folder, format_version=99), "format version 99, this program reads 1"),
+        (lambda folder: edit(folder, format_version=99), "format version 99, this program reads 2"),
         (lambda folder: edit(folder, threshold=1.5), "damaged.*threshold"),
         (lambda folder: edit(folder, hold_frames=0), "damaged.*hold_frames"),
         (lambda folder: edit(folder, cameras={}), "damaged.*cameras"),

@@ -29,8 +29,9 @@ TRAIN = {"name": "train", "entrypoint": "flows/train.py:hilserl", "work_pool": {
 def test_the_shipped_file_deploys_learner_and_robot_apart(prefect_yaml: Path) -> None:
     plan = read_plan(prefect_yaml, "robot-host")
     assert plan.queues == {"learner": None, "robot": "robot-host"}
-    assert plan.entrypoints == ("flows/train.py:hilserl", "flows/actor.py:actor")
-    assert plan.modules == ("flows.train", "flows.actor")
+    learner = ("flows/train.py:hilserl", "flows/reward_classifier.py:reward_classifier", "flows/evaluate.py:evaluate")
+    assert plan.entrypoints == (*learner, "flows/actor.py:actor")
+    assert plan.modules == ("flows.train", "flows.reward_classifier", "flows.evaluate", "flows.actor")
     for deployment in plan.content["deployments"]:
         assert deployment["pull"] == [{"prefect.deployments.steps.set_working_directory": {"directory": "{{ $HILSERL_ROOT }}"}}]
         assert "schedules" not in deployment and "schedule" not in deployment
@@ -39,19 +40,19 @@ def test_the_shipped_file_deploys_learner_and_robot_apart(prefect_yaml: Path) ->
 @pytest.mark.failure("R20")
 def test_an_actor_neither_waits_for_a_slot_nor_dies_of_losing_one(prefect_yaml: Path) -> None:
     """A queued actor would move the arm later, unattended; one whose slot a server away cannot renew is killed by Prefect."""
-    _, actor = read_plan(prefect_yaml, "robot-host").content["deployments"]
+    *_, actor = read_plan(prefect_yaml, "robot-host").content["deployments"]
     assert "concurrency_limit" not in actor
 
 
 def test_the_shipped_host_is_the_default_of_the_configuration(prefect_yaml: Path) -> None:
-    _, actor = read_plan(prefect_yaml, "robot-host").content["deployments"]
+    *_, actor = read_plan(prefect_yaml, "robot-host").content["deployments"]
     assert actor["name"] == RobotConfig.model_fields["host"].default
 
 
 def test_another_host_is_filled_in(prefect_yaml: Path) -> None:
     plan = read_plan(prefect_yaml, "bench-3")
     assert plan.queues == {"learner": None, "robot": "bench-3"}
-    assert [d["name"] for d in plan.content["deployments"]] == ["train", "bench-3"]
+    assert [d["name"] for d in plan.content["deployments"]] == ["train", "train", "policy", "bench-3"]
 
 
 def test_of_several_robots_only_this_host_is_kept(tmp_path: Path) -> None:
