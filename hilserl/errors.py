@@ -45,6 +45,10 @@ class RobotError(HilserlError):
     """The arm cannot be used, or is used by somebody else."""
 
 
+class BlockedError(RobotError):
+    """Something is in the arm's way; it holds where it is."""
+
+
 class BusError(RobotError):
     """The serial port is gone, or a servo on it does not answer."""
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hilserl.config.environment import RobotConfig
-from hilserl.errors import BusError, RobotError
+from hilserl.errors import BlockedError, BusError, RobotError
 from hilserl.robot.black_box import BlackBox
 from hilserl.robot.calibration import Calibration
 from hilserl.robot.estop import EStop
@@ -267,7 +267,8 @@ class Arm:
             What is left, measured minus wanted [rad], shape (6,).
 
         Raises:
-            RobotError: Something was in its way, or the arm was stopped.
+            BlockedError: Something was in its way.
+            RobotError: The arm was stopped.
         """
         target = np.array(joints_rad, dtype=np.float64)
         ticks = math.ceil(float(np.abs(target - self._told).max()) / (speed_rad_s * self._dt_s))
@@ -276,7 +277,7 @@ class Arm:
         while self._interrupted is None and (np.abs(state.joint_vel_rad_s) > _SETTLED_RAD_S).any() and state.tick < deadline:
             state = self.follow(target, 2, workspace=False)
         if self._interrupted is not None:
-            raise RobotError(f"robot `{self._robot.id}` did not get to where it should: {self._interrupted.text} It holds where it is.")
+            raise BlockedError(f"robot `{self._robot.id}` did not get to where it should: {self._interrupted.text} It holds where it is.")
         left: Array = state.joint_pos_rad - target
         return left
 

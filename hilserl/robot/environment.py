@@ -18,13 +18,13 @@ from hilserl.robot.codec import ActionCodec, JointTarget
 from hilserl.robot.kinematics import HOME_RAD, Kinematics
 from hilserl.robot.state import assemble_state, joint_velocity
 from hilserl.robot.units import GRIPPER, gripper_to_rad
+from hilserl.robot.way_back import WayBack
 from hilserl.schema import IMAGE_PREFIX, STATE_KEY, state_components
 
 Array = NDArray[np.floating[Any]]
 Observation = dict[str, NDArray[Any]]
 
 _REACHABLE_M = 0.005
-_LEAST_RESET_ERROR_M = 0.005
 _CHANGED_RAD = 1e-6
 _MAX_TURN_RAD_S = 1.0  # 0.1 rad from rest to rest takes a servo 0.1 s at its greatest `Acceleration`, 25,400 ticks/s^2
 _PRESSES, _STILL_RAD_S = 0.6, 0.15
@@ -107,6 +107,7 @@ class So101Arm(gymnasium.Env[Observation, NDArray[np.float32]]):
             self.cameras.close()
             raise
         self.kinematics = Kinematics(self.arm.limits.lower_rad, self.arm.limits.upper_rad)
+        self._way_back = WayBack(config.robot, self.arm, self.kinematics)
         self.codec = ActionCodec(config, self.kinematics, max_turn_rad_s=_MAX_TURN_RAD_S)
         self._joint_pos = self.arm.state.joint_pos_rad
 
@@ -120,14 +121,15 @@ class So101Arm(gymnasium.Env[Observation, NDArray[np.float32]]):
         return self._look()[0]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
-        """Move the arm to where an episode begins, straight up first, and start one.
+        """Move the arm to where an episode begins (`WayBack`), and start one.
 
         Args:
             seed: Makes the random numbers of this and the following episodes repeatable.
             options: Not used.
 
         Raises:
-            RobotError: The arm does not get there, or misses it by more than the starts differ from each other.
+            BlockedError: Something is in its way, also along the way that it came.
+            RobotError: The arm was stopped, or misses the start by more than the starts differ from each other.
         """
         super().reset(seed=seed)
         self._running = False
@@ -140,7 +142,7 @@ class So101Arm(gymnasium.Env[Observation, NDArray[np.float32]]):
                 "Choose a point that it reaches, such as [0.22, 0, 0.12]."
             )
         joints[GRIPPER] = gripper_to_rad(robot.reset_gripper_pct)
-        error_m = self._go_to_start(joints, wanted_m)
+        error_m = self._way_back.go(joints, wanted_m)
         self._referee.begin(generator)
         self._previous = None
         self._steps = self._held_steps = 0
@@ -173,6 +175,8 @@ class So101Arm(gymnasium.Env[Observation, NDArray[np.float32]]):
             executed = self._executed(wanted, measured, target)
             self._previous = measured
             observation, judgement, frame_age_s = self._look()
+            if interrupted is None:
+                self._way_back.came_by(self._joint_pos)
         except RobotError:
             self._running = False
             raise
@@ -238,43 +242,12 @@ class So101Arm(gymnasium.Env[Observation, NDArray[np.float32]]):
             return wanted.executed_action
         return self.codec.encode(measured, target)[0]
 
-    def _go_to_start(self, joints: Array, wanted_m: Array) -> float:
-        """Move to the start of an episode; return how far the tool is from where it should be [m]."""
-        speed = self.config.robot.reset_speed_rad_s
-        self._rise(float(wanted_m[2]))
-        aimed = joints
-        tolerance_m = max(self.config.robot.reset_noise_m, _LEAST_RESET_ERROR_M)
-        for _ in range(2):  # a weak arm is led a little further the second time
-            left = self.arm.move_to(aimed, speed)
-            error_m = float(np.linalg.norm(self.kinematics.forward(self.arm.state.joint_pos_rad)[0] - wanted_m))
-            if error_m <= 0.5 * tolerance_m:
-                return error_m
-            left[GRIPPER] = 0.0
-            aimed = self.kinematics.clamp_to_limits(aimed - left)
-        if error_m > tolerance_m:
-            raise RobotError(
-                f"robot `{self.config.robot.id}` starts {error_m * 1000:.1f} mm from where it should; the starts differ by "
-                f"{self.config.robot.reset_noise_m * 1000:.1f} mm (`robot.reset_noise_m`), so they would mean nothing. Look for what holds "
-                "the arm, calibrate it again, or raise `robot.torque_limit_pct`."
-            )
-        return error_m
-
-    def _rise(self, height_m: float) -> None:
-        """Lift the tool straight up to a height, where it can: what lies on the table stays there."""
-        joints = self.arm.state.joint_pos_rad
-        tool, _ = self.kinematics.forward(joints)
-        if tool[2] >= height_m:
-            return
-        raised, residual_m = self.kinematics.inverse_with_residual(joints, np.array([tool[0], tool[1], height_m]))
-        if residual_m < _REACHABLE_M:
-            self.arm.move_to(raised, self.config.robot.reset_speed_rad_s)
-
     def _park(self) -> None:
         """Go back to where the arm lay when it was connected, if it can move; it lands wherever it is otherwise."""
         if self.arm.stopped is not None:
             return
         try:
-            self._rise(self.config.robot.reset_ee_pos_m[2])
+            self._way_back.rise(self.config.robot.reset_ee_pos_m[2])
             self.arm.move_to(self.arm.rest_rad, self.config.robot.reset_speed_rad_s)
         except RobotError:
             self.arm.hold()

@@ -12,7 +12,7 @@ from hilserl.config.models import TrainConfig
 from hilserl.data.preprocess import Preprocessor
 from hilserl.environments.make import make_environment
 from hilserl.environments.virtual_arm import VirtualSo101Arm
-from hilserl.errors import RobotError
+from hilserl.errors import BlockedError, RobotError
 from hilserl.robot.latch import latch, latched
 from hilserl.schema import policy_schema
 from hilserl.sim.expert import ScriptedExpert
@@ -197,6 +197,43 @@ def test_a_step_that_something_blocks_is_told_and_the_arm_goes_on(reach) -> None
     reach.process.ask("jam", servo=1, on=False)
     assert interrupted == {None, "stall"}
     reach.reset(seed=1)
+
+
+@pytest.fixture
+def swung_aside(lift) -> VirtualSo101Arm:
+    """In the middle of an episode, with its first servo jammed."""
+    lift.reset(seed=1)
+    for _ in range(10):
+        lift.step(np.array([0.0, 1.0, 0.0, 0.0], np.float32))
+    lift.process.ask("jam", servo=1)
+    return lift
+
+
+@pytest.mark.failure("R13")
+def test_a_reset_that_something_blocks_goes_back_the_way_it_came(swung_aside, monkeypatch, caplog) -> None:
+    env = swung_aside
+    move_to, asked = env.arm.move_to, []
+
+    def moving(joints_rad, speed_rad_s):
+        asked.append(np.asarray(joints_rad))
+        if len(asked) == 4:  # straight up, blocked on the way to the start, and where it is
+            env.process.ask("jam", servo=1, on=False)
+        return move_to(joints_rad, speed_rad_s)
+
+    monkeypatch.setattr(env.arm, "move_to", moving)
+    _, info = env.reset(seed=1)
+    assert info["reset_error_m"] < 0.01 and "goes back the way it came" in caplog.text
+    sides_m = [env.kinematics.forward(pose)[0][1] for pose in asked[2:5]]
+    assert sides_m[0] > sides_m[1] + 0.01 > sides_m[2] + 0.02  # backwards through the episode
+
+
+@pytest.mark.failure("R13")
+def test_a_reset_that_stays_blocked_needs_a_person(swung_aside) -> None:
+    with pytest.raises(BlockedError, match=r"servo 1 \(shoulder_pan\).*blocked again: clear its way"):
+        swung_aside.reset(seed=1)
+    assert swung_aside.arm.stopped is None
+    swung_aside.process.ask("jam", servo=1, on=False)
+    swung_aside.reset(seed=1)
 
 
 def test_a_new_virtual_arm_is_not_stopped_by_what_stopped_the_last_one(home, reach) -> None:
