@@ -1,6 +1,6 @@
 """What the operator's console costs, and how quick it is: picture to page, key to arm, processor time, and the control loop's jitter.
 
-    uv run python benchmarks/console.py                    # about 4 min, on a machine with nothing else to do
+    uv run python benchmarks/console.py                    # about 7 min, on a machine with nothing else to do
     uv run python benchmarks/console.py --seconds 5 --rates 10
 
 The real loop of the actor at 10 Hz in one process, on the state-only simulation with two cameras of 640x480 beside it that deliver at

@@ -27,7 +27,7 @@ from _runs import ROOT, commit, read_results, run_all
 
 CONFIG = "lift_classifier"
 DATASETS, EPISODES = 5, 80
-HELD_OUT, PART, HELD_OUT_SEED = 400, 40, 2000
+HELD_OUT, PART, HELD_OUT_SEED = 400, 40, 3000
 RESULT = ROOT / "benchmarks" / "results" / "reward_classifier.json"
 RL_RESULTS = ROOT / "benchmarks" / "results" / "reward_classifier_rl.jsonl"
 SEEDS, STEPS, EVERY, FINAL_EPISODES = (0, 1, 2), 6000, 2000, 100
@@ -86,21 +86,26 @@ def ask_part(first: int) -> list[tuple[str, np.ndarray, np.ndarray, list[float]]
     from hilserl.classifier_training import ARTEFACT
     from hilserl.config import load_config
     from hilserl.reward.classifier import SuccessClassifier
+    from hilserl.schema import policy_schema
     from hilserl.success_examples import play_examples
 
     torch.set_num_threads(1)
     classifier = SuccessClassifier.load(folder() / "trained" / ARTEFACT)
+    config = load_config(CONFIG)
+    names = policy_schema(config).observation["observation.state"].names
+    read = [names.index(name) for name in classifier.state]
     told: list[float] = []
     seconds: list[float] = []
 
     def look(observation: dict[str, np.ndarray], action: np.ndarray, done: bool) -> None:
         frames = {camera: observation[f"observation.images.{camera}"][None] for camera in classifier.cameras}
+        frames["observation.state"] = observation["observation.state"][None, read]
         before = time.thread_time()
         told.append(float(classifier.probabilities(frames)[0]))
         seconds.append(time.thread_time() - before)
 
     found = []
-    for episode in play_examples(load_config(CONFIG), PART, HELD_OUT_SEED + first, "held_out", look):
+    for episode in play_examples(config, PART, HELD_OUT_SEED + first, "held_out", look):
         found.append((str(episode.kind), episode.success, np.array(told, np.float32), seconds.copy()))
         told.clear()
         seconds.clear()

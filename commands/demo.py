@@ -5,10 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
-import sys
 import threading
-import time
-import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.panel import Panel
 
+from commands.console import console_announced
 from commands.display import Display
 from hilserl.config import TrainConfig, load_config
 from hilserl.errors import ServiceError
@@ -42,7 +40,7 @@ def run_demo(config: str, overrides: dict[str, Any], *, fresh: bool, plain: bool
         _interrupt_by_signals(display)
         _advise(settings, display)
         display.begin("start-prefect")
-        with _prefect_server(), _console_shown(settings, display):
+        with _prefect_server(), console_announced(settings, display.note):
             summary = _run_flow(config, overrides, fresh, display)
             _advise(settings, display)
     _show_result(console, summary)
@@ -63,41 +61,6 @@ def _advise(settings: TrainConfig, display: Display) -> None:
     """Say on the screen when pictures are made without GL: at the start if a library is missing, at the end if GL failed since."""
     if settings.observation.images and (advice := gl_advice()):
         display.note(advice)
-
-
-@contextmanager
-def _console_shown(settings: TrainConfig, display: Display) -> Iterator[None]:
-    """Say where the operator's console is, and open it, as soon as the actor serves it."""
-    if not settings.console.enable:
-        yield
-        return
-    from hilserl.console.process import page_address, running_consoles
-
-    over = threading.Event()
-    robot, since = settings.robot.id, time.time()
-
-    def look() -> None:
-        while not over.wait(0.5):
-            for entry in running_consoles():
-                if entry["robot"] == robot and entry["since"] >= since:
-                    display.note(f"Operator's console: {page_address(entry)}")
-                    if _has_screen():
-                        webbrowser.open(page_address(entry))
-                    return
-
-    looking = threading.Thread(target=look, name="console", daemon=True)
-    looking.start()
-    try:
-        yield
-    finally:
-        over.set()
-        looking.join()
-
-
-def _has_screen() -> bool:
-    """Tell whether a browser would be seen: on a desktop, and not over ssh."""
-    screen = sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
-    return screen and not os.environ.get("SSH_CONNECTION") and sys.stdout.isatty()
 
 
 @contextmanager

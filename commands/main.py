@@ -61,6 +61,14 @@ class VideoCheck(StrEnum):
     all = "all"
 
 
+class JudgeName(StrEnum):
+    """Who says that an episode succeeded."""
+
+    simulator = "simulator"
+    classifier = "classifier"
+    human = "human"
+
+
 class ExportFormat(StrEnum):
     """What a policy can be exported to."""
 
@@ -298,6 +306,9 @@ def evaluate(
     episodes: Annotated[int | None, typer.Option(min=1, help="How many; by default as the configuration says (100).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first episode.")] = None,
     against: Annotated[str | None, typer.Option(help="Another policy to play the same starts, for a paired test.")] = None,
+    judge: Annotated[
+        JudgeName | None, typer.Option(help="Who says success; by default as in training. The simulator knows it only in a simulation.")
+    ] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Starts on an even grid over the object's range, not drawn by seeds.")] = False,
     video: Annotated[Path | None, typer.Option(help="Write a video of the first episodes here, side by side.")] = None,
     into: Annotated[
@@ -313,6 +324,10 @@ def evaluate(
         overrides["evaluation.episodes"] = episodes
     if seed is not None:
         overrides["evaluation.seed"] = seed
+    if judge is not None:
+        overrides["task.success.by"] = judge.value
+        if judge is not JudgeName.classifier:
+            overrides["task.success.classifier"] = None
     if grid:
         overrides["evaluation.starts"] = "grid"
     run_eval(policy, config, overrides, against=against, video=video, into=into)

@@ -18,6 +18,7 @@ def run_record(config: TrainConfig, into: Path | None, episodes: int, *, resume:
         ConfigError: It is not said where to, or who moves the arm.
         DatasetError: There is a dataset already, and `resume` was not said.
     """
+    from commands.console import console_announced
     from hilserl.actor.lease import robot_lease
     from hilserl.console.open import console_of
     from hilserl.data.writer import policy_features
@@ -43,7 +44,11 @@ def run_record(config: TrainConfig, into: Path | None, episodes: int, *, resume:
     try:
         with file_lock(root.with_name(f".{root.name}.lock"), timeout_s=1.0):
             folder = RecordingFolder(root, policy_features(config), config.robot.control_hz, resume=resume)
-            with robot_lease(config.robot.id), console_of(config, mode="record", run=root.name) as operator:
+            with (
+                robot_lease(config.robot.id),
+                console_announced(config, lambda text: print(text, flush=True)),
+                console_of(config, mode="record", run=root.name) as operator,
+            ):
                 recorder: Recorder | None = None
                 while True:
                     environment: Any = make_environment(config)

@@ -138,7 +138,8 @@ class Page:
 
     def require_quiet(self, *, but: Callable[[str], bool] = lambda complaint: False) -> None:
         """Fail for what the page complained about: exceptions, refused content, missing files."""
-        assert [complaint for complaint in self.complaints if not but(complaint)] == []
+        heard = [complaint for complaint in self.complaints if not but(complaint)]
+        assert not heard, heard
 
     def heard(self, event: dict[str, Any]) -> None:
         params = event.get("params", {})

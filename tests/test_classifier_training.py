@@ -25,6 +25,8 @@ from hilserl.errors import CheckpointError, ConfigError
 from hilserl.reward.labels import Labels, labels_file
 from hilserl.tracking.registry import find
 
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+
 
 @pytest.fixture(scope="module")
 def lamp(tmp_path_factory: pytest.TempPathFactory) -> Path:

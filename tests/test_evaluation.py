@@ -11,6 +11,7 @@ from hilserl.environments.make import make_environment
 from hilserl.errors import CheckpointError, ConfigError
 from hilserl.evaluation import Episode, EvaluationResult, Nobody, Start, evaluate_policy, play_episode, starts, wilson_interval
 from hilserl.evaluation.result import summarise
+from hilserl.learner.statistics import EvaluationPoint
 from hilserl.policy import Policy, PolicyArchitecture
 from hilserl.teleop.events import TeleopEvent
 
@@ -129,6 +130,18 @@ def test_what_a_classifier_calls_a_success_is_labelled_so_and_held_against_the_t
     assert result.judged_by == "success classifier" and result.success_rate == 0.5
     assert (result.true_successes, result.wrongly_called) == (2, 1)
     assert "judged by the success classifier; the simulator knows of 50.0%, and 1 episodes were called" in result.shown
+
+
+@pytest.mark.failure("L21")
+def test_a_real_arm_is_not_evaluated_by_surprise_and_what_is_known_is_labelled(config, policy_folder, tmp_path) -> None:
+    from hilserl.evaluation.result import result_during_training
+    from tasks.evaluate_policy import evaluate_unless_real
+
+    real = config.model_copy(update={"robot": config.robot.model_copy(update={"type": "so101_follower", "port": "/dev/null"})})
+    assert evaluate_unless_real(real, policy_folder, tmp_path) is None and not list(tmp_path.iterdir())
+    known = result_during_training(real, EvaluationPoint(500, 3, 17, 20, 0.85))
+    assert known.success_rate == 0.85 and "during training that chose it" in known.shown
+    assert result_during_training(real, None).success_rate is None
 
 
 @pytest.mark.failure("L21")

@@ -19,8 +19,7 @@ from hilserl.evaluation import IN_TRAINING_SEED
 from hilserl.link.interfaces import ActorEnd
 from hilserl.link.messages import EpisodeReport, Step
 from hilserl.policy import Policy
-from hilserl.schema import IMAGE_PREFIX
-from hilserl.teleop.events import NO_EVENTS, Outcome, TeleopEvent, how_it_ended, judge
+from hilserl.teleop.events import NO_EVENTS, TeleopEvent, how_it_ended, judge
 from hilserl.teleop.operator import Moment, NoOperator, Operator, Wish
 
 logger = logging.getLogger(__name__)
@@ -192,7 +191,7 @@ class Actor:
             observation = next_observation
             if self._pace:
                 self.operator.told(timing=self._pace.timing)
-            self.operator.saw(_moment(episode, length, observation, seen, info, outcome, total, is_human))
+            self.operator.saw(Moment.after((episode, length), observation, info, outcome, total, seen=seen, is_intervention=is_human))
             if ended:
                 how = how_it_ended(outcome)
             elif stays:
@@ -292,7 +291,7 @@ class Actor:
                 step += 1
                 ended, success = outcome.terminated or outcome.truncated, outcome.success
                 how = how_it_ended(outcome)
-                self.operator.saw(_moment(index, step, observation, seen, info, outcome, total, False, evaluation=True))
+                self.operator.saw(Moment.after((index, step), observation, info, outcome, total, seen=seen, evaluation=True))
             self.operator.ended(how, success, total)
             self._report(index, total, step, success, 0, started, evaluation=True, at=at)
 
@@ -392,33 +391,6 @@ class Actor:
 def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     """Copy received arrays into tensors that own their memory."""
     return {name: torch.tensor(array) for name, array in arrays.items()}
-
-
-def _moment(
-    episode: int,
-    length: int,
-    observation: Mapping[str, np.ndarray],
-    seen: Mapping[str, np.ndarray],
-    info: Mapping[str, Any],
-    outcome: Outcome,
-    total: float,
-    is_intervention: bool,
-    *,
-    evaluation: bool = False,
-) -> Moment:
-    return Moment(
-        episode,
-        length,
-        observation,
-        info,
-        np.asarray(info["executed_action"]),
-        {key: value for key, value in seen.items() if key.startswith(IMAGE_PREFIX)},
-        float(outcome.reward),
-        total,
-        outcome.success,
-        is_intervention,
-        evaluation,
-    )
 
 
 def _seed(seed: int, episode: int) -> int:

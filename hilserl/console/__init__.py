@@ -12,5 +12,6 @@ pictures   frames into shared memory
 wire       the socket between the two processes
 open       starts the console's process, and ends it
 
-`serving/` is the other process: the web server. It encodes pictures at the lowest priority, ends with the actor, and knows neither torch nor MuJoCo.
+`serving/` is the other process: the web server. It encodes pictures at the lowest priority, ends with the actor, and knows
+neither torch nor MuJoCo.
 """

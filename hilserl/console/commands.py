@@ -171,6 +171,8 @@ class Commands:
             case "answer":
                 self._answer(str(message.get("ask")), bool(value))
             case _ if name in _MARKS:
+                if not self.may_drive:
+                    raise Refused("this environment says itself what is a success")
                 if not self.in_episode:
                     raise Refused(f"`{name}`: no episode is on")
                 self._marks.add(_MARKS[name])

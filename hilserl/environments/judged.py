@@ -18,7 +18,7 @@ from hilserl.files import home
 from hilserl.reward.classifier import SuccessClassifier
 from hilserl.reward.debounce import Debouncer
 from hilserl.reward.disagreements import Disagreements
-from hilserl.schema import IMAGE_PREFIX, STATE_KEY, state_components
+from hilserl.schema import IMAGE_PREFIX, STATE_KEY, policy_schema
 from hilserl.sim.privileged import succeeds
 from hilserl.tracking.registry import fetch, find, is_model_uri
 
@@ -62,8 +62,7 @@ class ClassifierJudge:
     def __init__(self, classifier: SuccessClassifier, config: TrainConfig) -> None:
         self.classifier = classifier
         self.version = classifier.version if classifier.folder is not None else "unsaved"
-        names = [label for component in state_components(config) for label in component.labels]
-        self._state = [names.index(name) for name in classifier.state]
+        self._state = [_state_names(config).index(name) for name in classifier.state]
         self.begin()
 
     def begin(self) -> None:
@@ -260,10 +259,13 @@ def misfits(classifier: SuccessClassifier, config: TrainConfig) -> list[str]:
                 f"it sees the crop {list(view.crop)} [top, left, height, width] of camera `{camera}`, the policy {list(crop)}: train it "
                 "with `--config` of this configuration, or set `task.success.other_crop: true` if that is meant"
             )
-    known = {label for component in state_components(config) for label in component.labels}
-    if missing := sorted(set(classifier.state) - known):
+    if missing := sorted(set(classifier.state) - set(_state_names(config))):
         problems.append(f"it reads `{missing[0]}` of the state, and observation.state is {list(config.observation.state)}")
     return problems
+
+
+def _state_names(config: TrainConfig) -> tuple[str, ...]:
+    return policy_schema(config).observation[STATE_KEY].names
 
 
 def seeing(config: TrainConfig, cameras: tuple[str, ...]) -> TrainConfig:

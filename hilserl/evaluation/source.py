@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hilserl.config.loader import load_config
 from hilserl.config.models import TrackingConfig, TrainConfig
+from hilserl.environments.judged import resolve_success
 from hilserl.errors import CheckpointError
 from hilserl.files import file_hash, home
 from hilserl.policy import Policy, read_policy_manifest
@@ -53,7 +54,7 @@ class Source:
         """
         if given is None and self.trained_with is None:
             raise CheckpointError(f"{self.folder}: the configuration that it was trained with is not beside it. Name it with `--config`.")
-        return load_config(given or self.trained_with, dict(overrides))  # type: ignore[arg-type]
+        return resolve_success(load_config(given or self.trained_with, dict(overrides)))  # type: ignore[arg-type]
 
 
 def find_policy(name: str | Path, *, tracking: TrackingConfig = TrackingConfig()) -> Source:  # noqa: B008

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from hilserl.errors import DatasetError
 from hilserl.web.guard import THEME, Guard
 
@@ -14,6 +16,12 @@ if TYPE_CHECKING:
     from hilserl.web.guard import App
 
 STATIC = Path(__file__).parent / "static"
+
+
+class Said(BaseModel):
+    """What a person says of one frame; null: nobody can tell."""
+
+    success: bool | None
 
 
 def labelling_app(session: LabellingSession) -> App:
@@ -53,7 +61,6 @@ def labelling_app(session: LabellingSession) -> App:
 
 def disagreements_app(session: DisagreementSession) -> App:
     """Build the server of a page of single frames."""
-    from fastapi import Body
     from fastapi.responses import FileResponse
 
     app = _app("disagreements.html")
@@ -67,8 +74,8 @@ def disagreements_app(session: DisagreementSession) -> App:
         return FileResponse(session.picture(name, camera))
 
     @app.put("/api/frames/{name}")
-    def say(name: str, success: bool | None = Body(embed=True)) -> dict[str, Any]:
-        return session.say(name, success)
+    def say(name: str, said: Said) -> dict[str, Any]:
+        return session.say(name, said.success)
 
     @app.delete("/api/frames/{name}")
     def forget(name: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ _ALIVE_LOSS = 1e-6
 _EXPLODED = 100.0  # times the median of the reports before
 _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 1e-4, 1.0
 _LOST_SUCCESS = 0.25
-_FAR_FROM_DEMONSTRATIONS = 2.5  # standard deviations from picture to picture
+_FAR_FROM_DEMONSTRATIONS = 2.0  # standard deviations from picture to picture
 _RISING_INTERVENTIONS = 0.15
 
 

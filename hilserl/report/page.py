@@ -156,7 +156,7 @@ def _charts(record: RunRecord) -> list[Chart]:
         name for name in sorted({key for entry in record.history for key in entry}) if name.startswith("drift/") and name != "drift/images"
     ]
     if drift:
-        note = "pictures against the demonstrations', in their standard deviations; above 2.5 the light has changed"
+        note = "pictures against the demonstrations', in their standard deviations; above 2 the light has changed"
         charts.append(("Light", note, line_chart(lines(*((name, name.removeprefix("drift/")) for name in drift[:COLORS])))))
     if starts := record.starts:
         charts.insert(1, ("Where it succeeds", "starts of the last evaluation; where it is red, record and intervene", success_map(starts)))

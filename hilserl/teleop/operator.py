@@ -11,6 +11,8 @@ import numpy as np
 
 from hilserl.config.models import TrainConfig
 from hilserl.errors import RobotError
+from hilserl.schema import IMAGE_PREFIX
+from hilserl.teleop.events import Outcome
 
 
 class Wish(Enum):
@@ -54,6 +56,24 @@ class Moment:
     success: bool = False
     is_intervention: bool = False
     evaluation: bool = False
+
+    @classmethod
+    def after(
+        cls,
+        place: tuple[int, int],
+        observation: Mapping[str, np.ndarray],
+        info: Mapping[str, Any],
+        outcome: Outcome,
+        return_: float,
+        *,
+        seen: Mapping[str, np.ndarray],
+        is_intervention: bool = False,
+        evaluation: bool = False,
+    ) -> Moment:
+        """Return the moment after a step; `place` is the episode and how many steps of it are done, `seen` the policy's observation."""
+        frames = {key: value for key, value in seen.items() if key.startswith(IMAGE_PREFIX)}
+        executed, reward = np.asarray(info["executed_action"]), float(outcome.reward)
+        return cls(*place, observation, info, executed, frames, reward, return_, outcome.success, is_intervention, evaluation)
 
 
 class Operator(Protocol):

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from hilserl.config.models import TrainConfig
 from hilserl.data.preprocess import Preprocessor
 from hilserl.data.writer import EpisodeWriter, policy_features
-from hilserl.schema import IMAGE_PREFIX
 from hilserl.teleop.events import Outcome, TeleopEvent, how_it_ended, judge
 from hilserl.teleop.operator import Moment, NoOperator, Operator, Wish
 from hilserl.teleop.recording_folder import RecordingFolder
@@ -167,7 +166,10 @@ class Recorder:
                 outcome = judge(self._person.events(), float(reward), terminated, truncated, bool(info["is_success"]))
                 writer.add_frame(observation, info["executed_action"], outcome.reward, task=self._config.task.sentence)
                 steps, total = steps + 1, total + outcome.reward
-                self._show(number, steps, observation, following, info, outcome, total)
+                if self._preprocessor is not None:
+                    seen = self._preprocessor(observation)
+                    place = (number, steps)
+                    self._operator.saw(Moment.after(place, following, info, outcome, total, seen=seen, is_intervention=True))
                 observation = following
                 next_s = self._wait(next_s)
                 wanted = self._person.intervene()
@@ -211,16 +213,6 @@ class Recorder:
     def _tell(self, text: str) -> None:
         self._say(text)
         self._operator.told(text=text)
-
-    def _show(
-        self, number: int, steps: int, before: Observation, observation: Observation, info: dict[str, Any], outcome: Outcome, total: float
-    ) -> None:
-        if self._preprocessor is None:
-            return
-        seen = {key: value for key, value in self._preprocessor(before).items() if key.startswith(IMAGE_PREFIX)}
-        executed = np.asarray(info["executed_action"])
-        reward = float(outcome.reward)
-        self._operator.saw(Moment(number, steps, observation, info, executed, seen, reward, total, outcome.success, is_intervention=True))
 
     def _wait(self, next_s: float) -> float:
         """Wait for the next step; return when the one after it is due."""

@@ -118,6 +118,7 @@ def test_the_source_is_changed_at_run_time_and_none_means_nobody(game, operator)
     assert "source is `none`" in operator.do("take_over")["error"]
 
 
+@pytest.mark.slow
 def test_an_unthrottled_simulation_keeps_the_period_while_somebody_drives(own_home) -> None:
     with playing(make_config(actor__pace="unthrottled"), pace=False) as game, page(game) as operator:
         operator.sees(lambda state: state["phase"] == "episode")
@@ -129,6 +130,7 @@ def test_an_unthrottled_simulation_keeps_the_period_while_somebody_drives(own_ho
         assert times[6] - times[1] > 4.5 / game.config.robot.control_hz
 
 
+@pytest.mark.slow
 def test_an_evaluation_waits_for_a_person_where_it_shall(own_home) -> None:
     config = make_config(
         console__ask_before_evaluation=True, actor__evaluate_every_steps=10, task__control_time_s=1, actor__evaluate_episodes=1

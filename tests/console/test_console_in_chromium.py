@@ -30,6 +30,7 @@ from hilserl.files import home
 from hilserl.link.auth import read_token
 from hilserl.robot.latch import latched
 from hilserl.runs import token_file
+from hilserl.services.processes import free_port
 
 CONTROL = "document.body.dataset.control"
 STEP = "(Number(document.querySelectorAll('#episode b')[1].textContent) || 0)"
@@ -74,7 +75,7 @@ def take_over(page: Page, *keys: str) -> None:
     """Press keys until this page drives, as a person does who sees that it did not take, or that the arm holds."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if page.eval(CONTROL) in ("held", "nobody"):
+        if not page.eval("document.querySelector('#motion-buttons button.main').disabled"):
             page.press("Enter")
         for key in keys:
             page.down(key)
@@ -182,7 +183,7 @@ def test_the_page_from_start_to_evaluation_in_pictures(browser: Browser, own_hom
 def test_a_demonstration_is_recorded_from_the_page_by_keyboard_alone(
     browser: Browser, own_home: Path, tmp_path: Path, pictures: Path
 ) -> None:
-    overrides = ["console.port=0", "robot.cameras.wrist={width: 240, height: 180, fovy_deg: 75}"]
+    overrides = ["console.port=0", "actor.intervention.type=console", "robot.cameras.wrist={width: 240, height: 180, fovy_deg: 75}"]
     command = [sys.executable, "-m", "commands.main", "record", "lift", "--into", str(tmp_path / "demos"), "--episodes", "2", "--console"]
     recorder = subprocess.Popen([*command, *(part for setting in overrides for part in ("--set", setting))], cwd=Path(__file__).parents[2])
     try:
@@ -193,15 +194,15 @@ def test_a_demonstration_is_recorded_from_the_page_by_keyboard_alone(
         for kept in range(2):
             page.wait("document.querySelector('#recording b')?.textContent === " + repr(f"{kept} of 2 demonstrations saved"))
             page.wait("document.querySelector('#episode b').textContent !== '–'")
-            page.down("ArrowUp")
-            page.wait("Number(document.querySelectorAll('#episode b')[1].textContent) > 5")
+            take_over(page, "ArrowUp")
+            page.wait(f"{STEP} > 5")
             if not kept:
                 save(page, pictures / "console-recording.png")
                 page.press("r")  # that was nothing: again
-                page.wait("Number(document.querySelectorAll('#episode b')[1].textContent) < 5")
+                page.wait(f"{STEP} < 5")
                 page.up("ArrowUp")
-                page.down("ArrowUp")
-                page.wait("Number(document.querySelectorAll('#episode b')[1].textContent) > 5")
+                take_over(page, "ArrowUp")
+                page.wait(f"{STEP} > 5")
             page.up("ArrowUp")
             page.press("s")
         assert recorder.wait(120) == 0
@@ -221,7 +222,7 @@ def test_a_demonstration_is_recorded_from_the_page_by_keyboard_alone(
 def test_training_takes_in_what_was_driven_from_the_page(browser: Browser, own_home: Path, tiny_buffer: Path) -> None:
     settings = {"actor__intervention__type": "console", "actor__evaluate_every_steps": 0, "policy__online_steps": 400}
     config = make_tiny_config(
-        console__enable=True, console__port=0, console__wait_for_start=True, task__control_time_s=30, robot__control_hz=20, **settings
+        console__enable=True, console__port=0, console__wait_for_start=True, task__control_time_s=3, robot__control_hz=20, **settings
     )
     run, session, addresses = open_run(config), Session(), list[str]()
     learner = threading.Thread(target=lambda: train(config, run, tiny_buffer, on_listening=addresses.append, session=session), daemon=True)
@@ -252,13 +253,15 @@ def test_training_takes_in_what_was_driven_from_the_page(browser: Browser, own_h
     actor.join(20)
     operator.close()
     page.close()
-    assert session.result is not None and session.result.intervention_steps >= 8
+    assert session.result is not None
+    rates = [values["intervention/rate"] for values in session.metrics.values if "intervention/rate" in values]
+    assert max(rates) > 0  # and nobody but the page could take over
 
 
 @pytest.mark.slow
 @pytest.mark.failure("R21")
 def test_the_arm_holds_when_the_page_that_drives_is_gone(browser: Browser, own_home: Path, pictures: Path) -> None:
-    with playing(make_config(actor__intervention__type="console")) as game:
+    with playing(make_config(actor__intervention__type="console", console__port=free_port())) as game:
         driver, onlooker = opened(browser, game), opened(browser, game)
         driver.wait(f"{CONTROL} === 'policy'")
         take_over(driver, "ArrowUp")

@@ -91,7 +91,8 @@ def test_a_console_cannot_outlive_an_actor_that_is_killed(own_home) -> None:
 @pytest.mark.failure("R20")
 def test_a_virtual_arm_is_held_stopped_and_re_armed_from_the_page(own_home) -> None:
     robot = {"robot__type": "so101_follower", "robot__id": "virtual", "robot__virtual": {"lock_step": False}, "robot__control_hz": 10}
-    config = make_config(observation__images={}, observation__privileged=True, **robot)
+    images = {"observation__images": {"wrist": {"resize": [64, 64]}}, "encoder__type": "cnn", "encoder__freeze": False}
+    config = make_config(**images, **robot)
     with playing(config) as game, page(game) as operator:
         assert operator.last("hello")["kind"] == "virtual"
         operator.control()
@@ -100,6 +101,9 @@ def test_a_virtual_arm_is_held_stopped_and_re_armed_from_the_page(own_home) -> N
         with operator.driving(0.2, 0.0, 0.1):
             operator.sees(lambda state: state["control"] == "human")
         operator.sees(lambda state: state["control"] == "held")
+        operator.say({"type": "watch", "cameras": None, "views": ["raw"], "max_hz": 30, "max_width": 640})
+        until(lambda: len({header["number"] for header, _ in operator.pictures}) > 5)  # the cameras go on while nothing moves
+        assert operator.state["control"] == "held"
         assert operator.ask({"type": "estop"})["ok"]
         assert latched("virtual") is not None
         operator.sees(lambda state: state["phase"] == "stopped" and state["stopped"])

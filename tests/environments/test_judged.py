@@ -221,6 +221,7 @@ def test_what_a_person_says_otherwise_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 def test_an_alias_means_one_version_for_the_whole_run(folder: Path, own_home: Path) -> None:
     from hilserl.tracking.registry import register, set_alias
 

@@ -3,7 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -187,7 +190,9 @@ def test_frames_on_which_human_and_classifier_disagreed(browser: Browser, tmp_pa
     page = browser.page(server.url)
     page.wait("document.querySelector('figure img')?.naturalWidth === 64")
     assert "success (0.90, threshold 0.80)" in page.text(".pair") and "episode 0, step 7" in page.text("#place")
-    page.press("s", "d", "u", "z", "s")
+    page.press("s", "d", "u")
+    page.wait("document.querySelector('#state').textContent === 'cannot tell'")
+    page.press("z", "s")
     deadline, names = time.monotonic() + 30, [entry.id for entry in kept.entries()]
     while kept.labels() != {names[0]: True, names[1]: False, names[2]: True}:
         assert time.monotonic() < deadline, kept.labels()
@@ -206,14 +211,14 @@ def test_the_page_in_a_picture(browser: Browser, tmp_path: Path) -> None:
     root = tmp_path / "monday"
     record_demonstrations(load_config("lift", {**changes, "dataset.record.episodes": 6}), root)
     labels = Labels.load(Dataset.open(root))
-    labels.set(0, [(20, labels.frames[0])])
+    labels.set(0, [(labels.frames[0] - 4, labels.frames[0])])
     labels.set(1, [])
     labels.save()
     server = Served(labelling_app(LabellingSession(root, by="anna")))
-    page = browser.page(server.url, width=1280, height=860)
+    page = browser.page(server.url, width=1180, height=800)
     page.wait("document.querySelector('#frame').textContent.startsWith('frame')")
-    page.press("End", *["ArrowLeft"] * 6, "s", *["ArrowRight"] * 4)
-    saved(page, root, 2, [[labels.frames[2] - 7, labels.frames[2]]])
+    page.press("End", *["ArrowLeft"] * 4, "s", *["ArrowRight"] * 2)
+    saved(page, root, 2, [[labels.frames[2] - 5, labels.frames[2]]])
     page.wait("document.querySelectorAll('canvas')[1].width === 240")
     folder = os.environ.get("HILSERL_SCREENSHOTS")
     assert len(page.screenshot((Path(folder) if folder else tmp_path) / "label.png")) < 200_000
@@ -221,3 +226,22 @@ def test_the_page_in_a_picture(browser: Browser, tmp_path: Path) -> None:
     assert not page.has_sideways_scroll()
     page.close()
     server.close()
+
+
+@pytest.mark.slow
+def test_the_command_serves_until_ctrl_c_and_says_how_far_one_is(dataset: Path, own_home: Path) -> None:
+    command = [sys.executable, "-m", "commands.main", "label", str(dataset), "--no-browser", "--port", "0", "--by", "anna"]
+    child = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    try:
+        url = next(line.split()[0] for line in child.stdout if line.startswith("http://127.0.0.1:"))
+        assert httpx.put(f"{url}api/episodes/1", json={"success": [[4, 12]]}, timeout=60).json()["next"] == 0
+        child.send_signal(signal.SIGINT)
+        assert "1 of 4 episodes labelled, 1 with success, 0 failed" in child.stdout.read()
+        assert child.wait(60) == 0
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+    refused = subprocess.run([*command[:4]], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert refused.returncode == 1 and "--disagreements FOLDER: one of the two" in refused.stderr

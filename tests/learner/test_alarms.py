@@ -47,7 +47,7 @@ def test_a_healthy_run_is_silent() -> None:
         ({"grad_norm__actor": 0.0}, "actor_gradient_dead", "L11"),
         ({"eval__best": 0.55, "eval__last": 0.28}, "past_best", "L16"),
         ({"eval__regression": 0.06}, "regressed", "L16"),
-        ({"drift__images": 3.0}, "lighting_changed", "L16"),
+        ({"drift__images": 2.3}, "lighting_changed", "L16"),
         ({"intervention__trend": 0.2}, "interventions_rising", "L16"),
         ({"checkpoint__failing": 1.0}, "checkpoint_failing", "L15"),
         ({"link__disk_full": 1.0}, "link_disk_full", "L15"),

@@ -61,6 +61,12 @@ def test_the_same_content_is_one_version(name, folder):
     assert add(name, folder, "other").version == 2
 
 
+def test_a_run_that_this_store_does_not_know_is_no_obstacle(name, folder):
+    (folder / "policy.json").write_text("from elsewhere")
+    version = registry.register(name, folder, run_id="0" * 32, tags={}, description="", config=CONFIG)
+    assert version.run_id != "0" * 32 and (registry.fetch(version.uri, config=CONFIG) / "policy.json").read_text() == "from elsewhere"
+
+
 def test_an_alias_is_moved_and_says_who_has_it(name, folder):
     first, second = add(name, folder, "1"), add(name, folder, "2")
     assert registry.find_or_none(f"models:/{name}@champion", config=CONFIG) is None

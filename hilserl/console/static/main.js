@@ -63,6 +63,9 @@ function begin(message) {
   say($("run-robot"), `${message.robot}, ${message.kind} · ${message.mode} ${message.run ?? ""}`);
   say($("rearm-robot"), message.robot);
   say($("version"), `page ${message.you} · ${message.control_hz} Hz`);
+  const sees = Object.keys(message.cameras).length > 0;
+  say($("sight-title"), sees ? "Cameras" : "Episode");
+  $("view").hidden = !sees;
   cameras.watch(message.cameras);
   $("map-card").hidden = !message.workspace_min_m;
   map = message.workspace_min_m ? new WorkspaceMap($("map"), message) : null;
@@ -180,6 +183,7 @@ for (const action of ACTIONS.filter((one) => one.group && one.group !== "seat"))
 }
 for (const [id, name] of [["estop", "estop"], ["view", "view"], ["advice-switch", "advice"], ["sticks-button", "sticks"]])
   $(id).addEventListener("click", (event) => { act(name); if (event.detail) $(id).blur(); });
+for (const id of ["let-go", "real-time"]) $(id).addEventListener("click", (event) => { if (event.detail) $(id).blur(); });  // Enter is `start` again
 const table = (title, rows) => element("div", "", element("b", "", title), ...rows.map(([keys, words]) => element("div", "key", element("kbd", "", keys), ` ${words}`)));
 $("keys").append(table("Drive", DRIVING), table("Say", ACTIONS.filter((action) => action.shown).map((action) => [action.shown, action.name === "go" ? "Start, resume" : action.label])), table("Gamepad, plugged in here", PAD));
 $("source").addEventListener("change", () => { command("source", { value: $("source").value }); $("source").blur(); });

@@ -10,7 +10,9 @@ export function who(state, seat) {
   if (!state.alive) return ["unknown", SIGNS.unknown, "No word from the actor", `for ${state.age_s.toFixed(0)} s: it hangs, or is busy`];
   const text = state.text || PHASES[state.phase] || "";
   switch (state.control) {
-    case "policy": return ["policy", SIGNS.policy, state.phase === "evaluation" ? "Policy acts, evaluated" : "Policy acts", text];
+    case "policy":
+      if (Number.isFinite(state.session?.wanted)) return ["nobody", SIGNS.nobody, "Waits for your first motion", text];
+      return ["policy", SIGNS.policy, state.phase === "evaluation" ? "Policy acts, evaluated" : "Policy acts", text];
     case "human": return ["human", SIGNS.human, seat?.driving && seat.you ? "You drive" : "A person drives", state.session?.wanted ? text : `${text}, step ${state.episode?.bout_steps ?? 0} of this bout`];
     case "handing_back": return ["human", SIGNS.handing_back, "Handing back", text];
     case "held": return ["held", SIGNS.held, "Held", state.held_because || "Nothing moves until you resume."];

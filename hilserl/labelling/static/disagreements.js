@@ -6,7 +6,8 @@ async function begin() {
   const data = await ask("/api/frames");
   frames = data.frames;
   $("name").textContent = document.title = `disagreements in ${data.name}`;
-  $("file").textContent = `labels in ${data.file}`;
+  $("file").textContent = `labels in ${data.file.split("/").at(-1)}`;
+  $("file").title = data.file;
   $("strip").replaceChildren(...frames.map((_, number) => { const square = document.createElement("button"); square.tabIndex = -1; square.onclick = () => open(number); return square; }));
   open(Math.max(frames.findIndex((frame) => !frame.is_seen), 0));
 }

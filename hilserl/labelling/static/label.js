@@ -12,7 +12,8 @@ async function begin() {
   data = await ask("/api/dataset");
   $("name").textContent = data.name;
   document.title = `label ${data.name}`;
-  $("file").textContent = `labels in ${data.file}; the dataset is not changed`;
+  $("file").textContent = `labels in ${data.file.split("/").at(-1)}, beside the dataset, which is not changed`;
+  $("file").title = data.file;
   for (const camera of data.cameras) {
     const figure = document.createElement("figure"), caption = document.createElement("figcaption"), canvas = document.createElement("canvas");
     caption.textContent = camera.name;
