@@ -176,8 +176,8 @@ class LearnerConfig(Model):
     )
     on_regression: Literal["alarm", "stop", "roll_back"] = Field(
         "alarm",
-        description="When an evaluation's 95 % interval lies below the best one's. `alarm`: say it; `stop`: end the training, with the best "
-        "policy; `roll_back`: go on from the best checkpoint with all that was experienced since, at most three times, then stop",
+        description="When an evaluation's 95 % interval lies below the best one's. `alarm`: say it; `stop`: end the training, with the "
+        "best policy; `roll_back`: go on from the best checkpoint with all that was experienced since, at most three times, then stop",
     )
     device: str = Field("cpu", description="Where the networks are trained: `cpu`, `cuda`, or one GPU of several: `cuda:1`")
     torch_threads: Annotated[int, Field(ge=1, le=64)] = 1
