@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hilserl.config.models import TrainConfig
+from hilserl.link.messages import LearnerAlarm
 from hilserl.robot.feetech import SERVOS
 from hilserl.schema import JOINT_NAMES
 
@@ -132,9 +133,16 @@ class Telemetry:
         elif learner is not None and learner["phase"] == "training" and learner["weights_age_s"] > _OLD_WEIGHTS_S:
             text = "The policy has had no new weights for more than 30 s."
             found.append(("warning", text, "The learner is busy saving or evaluating, or hangs: look at its page."))
+        found += [] if learner is None else [_of_learner(alarm) for alarm in self.client.last_status.alarms]
         if link is not None and link["waiting_records"] > _MANY_WAITING:
             found.append(("warning", f"More than {_MANY_WAITING} steps wait for the learner.", "Check the network between the two hosts."))
         return found
+
+
+def _of_learner(alarm: LearnerAlarm) -> tuple[str, str, str]:
+    """Return an alarm of learning as the page shows it; its first sentence says what is wrong, the others what to do."""
+    text, _, remedy = alarm.text.partition(". ")
+    return "warning", f"Learning, `{alarm.name}`: {text.removesuffix('.')}.", remedy
 
 
 def _timing_alarms(state: dict[str, Any]) -> list[tuple[str, str, str]]:

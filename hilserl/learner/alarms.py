@@ -98,6 +98,11 @@ class Alarms:
             states[f"alarm/{rule.name}"] = float(rule.name in self._standing)
         return states, changes
 
+    @property
+    def standing(self) -> tuple[Alarm, ...]:
+        """Those that were raised and not cleared, in the order of being raised."""
+        return tuple(self.raised[place] for place in self._standing.values())
+
     def _change(self, rule: Rule, value: float, step: int) -> Alarm:
         if rule.name not in self._standing:
             alarm = Alarm(rule.name, step, value, rule.message.format(value=value))
@@ -221,8 +226,9 @@ def rules(config: TrainConfig, target_entropy: float) -> tuple[Rule, ...]:
             _SOME,
             lambda v: v.get("drift/images"),
             lambda far: far > _FAR_FROM_DEMONSTRATIONS,
-            "The pictures are {value:.1f} standard deviations from the demonstrations', in colour or contrast: the light, the exposure or "
-            "the camera has changed (`drift/<camera>` says which). Restore it, or record demonstrations in this light.",
+            "Where episodes begin the pictures are {value:.1f} standard deviations from the demonstrations', in colour or contrast: light, "
+            "exposure, camera or the arm's start has changed (`drift/<camera>` says which). Restore it, or record demonstrations "
+            "as it is now.",
         ),
         Rule(
             "interventions_rising",

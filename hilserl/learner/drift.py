@@ -1,4 +1,7 @@
-"""Do the cameras still see what they saw in the demonstrations? Light that changed ruins a policy before anything else shows it."""
+"""Do the cameras still see what they saw in the demonstrations? Light that changed ruins a policy before anything else shows it.
+
+Compared are the first pictures of episodes, where the arm stands at its start in both: later ones depend on where the policy goes.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,8 @@ from hilserl.schema import IMAGE_PREFIX
 
 Array = NDArray[np.floating[Any]]
 
-_EVERY = 5  # steps
-_WINDOW = 100  # of those: some 500 steps
-_FEWEST = 20
-_MOST_DEMONSTRATED = 500  # pictures
+_WINDOW = 20  # episodes
+_FEWEST = 5
 _LEAST_SPREAD = 6.0  # grey levels: less is a change that nobody sees
 
 
@@ -27,8 +28,8 @@ class Look:
     """How one camera's pictures were in the demonstrations.
 
     Attributes:
-        mean: Of red, green, blue and contrast over the pictures, in grey levels of 255, shape (4,).
-        spread: Standard deviation from picture to picture, at least six levels, shape (4,).
+        mean: Of red, green, blue and contrast over the episodes' first pictures, in grey levels of 255, shape (4,).
+        spread: Standard deviation from episode to episode, at least six levels, shape (4,).
     """
 
     mean: Array
@@ -36,7 +37,7 @@ class Look:
 
 
 class ImageDrift:
-    """Compares the pictures of the last steps with the demonstrations', camera by camera.
+    """Compares the first pictures of the last episodes with the demonstrations', camera by camera.
 
     Args:
         demonstrated: By image key with prefix; empty: there is nothing to compare with.
@@ -45,24 +46,20 @@ class ImageDrift:
     def __init__(self, demonstrated: Mapping[str, Look] | None = None) -> None:
         self._demonstrated = dict(demonstrated or {})
         self._seen: dict[str, deque[Array]] = {key: deque(maxlen=_WINDOW) for key in self._demonstrated}
-        self._steps = 0
 
     @classmethod
     def from_demonstrations(cls, buffer: OfflineBuffer | None) -> ImageDrift:
-        """Look at some hundred pictures of a buffer, evenly over it."""
+        """Look at the first picture of every episode of a buffer."""
         looks: dict[str, list[Array]] = {}
-        shards = [] if buffer is None else list(buffer.shards())
-        total = sum(len(shard.columns) for shard in shards)
-        step = max(1, total // _MOST_DEMONSTRATED)
-        for shard in shards:
+        for shard in [] if buffer is None else buffer.shards():
+            starts = np.flatnonzero(np.diff(shard.columns["episode"], prepend=-1))
             for key, images in shard.images.items():
-                looks.setdefault(key, []).extend(_look(images[row]) for row in range(0, len(images), step))
+                looks.setdefault(key, []).extend(_look(images[row]) for row in starts)
         return cls({key: _spread(np.stack(found)) for key, found in looks.items()})
 
-    def add(self, observation: Mapping[str, np.ndarray]) -> None:
-        """Take the pictures of one step, uint8 (H, W, 3); most are left out."""
-        self._steps += 1
-        if self._steps % _EVERY:
+    def add(self, observation: Mapping[str, np.ndarray], step: int) -> None:
+        """Take the pictures of one step, uint8 (H, W, 3), and its number in the episode; only the first is looked at."""
+        if step:
             return
         for key, seen in self._seen.items():
             if key in observation:

@@ -17,7 +17,7 @@ from hilserl.learner.parts import LearnerParts, LearnerResult, LearnerView
 from hilserl.learner.regression import Regression, find_regression, reason_to_end, roll_back
 from hilserl.learner.regression import metrics as regression_metrics
 from hilserl.learner.reporting import MetricLog, first_not_finite, read_scalars
-from hilserl.link.messages import EpisodeReport, FrozenTensors, LearnerStatus, Phase, Step, Weights
+from hilserl.link.messages import EpisodeReport, FrozenTensors, LearnerAlarm, LearnerStatus, Phase, Step, Weights
 
 __all__ = ["Learner", "LearnerParts", "LearnerResult", "MetricLog"]
 
@@ -131,7 +131,7 @@ class Learner:
         for received in self.intake.take(wait=wait):
             if isinstance(received.record, Step):
                 self.parts.experience.add(received.actor_id, received.record)
-                self.parts.drift.add(received.record.observation)
+                self.parts.drift.add(received.record.observation, received.record.step)
                 self.parts.governor.environment_steps += 1
                 self.parts.statistics.actors.add_step(received.actor_id)
             else:
@@ -218,6 +218,7 @@ class Learner:
                 updates=governor.updates,
                 weights_version=self.best.newest_version,
                 message=reason or message,
+                alarms=tuple(LearnerAlarm(alarm.name, alarm.message) for alarm in self.parts.reporter.alarms.standing),
             )
         )
 

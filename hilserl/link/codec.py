@@ -14,12 +14,21 @@ from google.protobuf.message import DecodeError, Message
 
 from hilserl.errors import TransportError
 from hilserl.link import link_pb2
-from hilserl.link.limits import MAX_COUNT, MAX_OBSERVATION_TENSORS, MAX_STATUS_TEXT, MAX_WEIGHT_TENSORS, MAX_WEIGHTS_BYTES
+from hilserl.link.limits import (
+    MAX_ALARM_TEXT,
+    MAX_ALARMS,
+    MAX_COUNT,
+    MAX_OBSERVATION_TENSORS,
+    MAX_STATUS_TEXT,
+    MAX_WEIGHT_TENSORS,
+    MAX_WEIGHTS_BYTES,
+)
 from hilserl.link.messages import (
     NOTHING_FROZEN,
     EpisodeReport,
     FrozenTensors,
     Handshake,
+    LearnerAlarm,
     LearnerStatus,
     Phase,
     Record,
@@ -162,6 +171,9 @@ def encode_status(status: LearnerStatus) -> link_pb2.LearnerStatus:
         updates=status.updates,
         weights_version=status.weights_version,
         message=status.message[:MAX_STATUS_TEXT],
+        alarms=[
+            link_pb2.Alarm(name=alarm.name[:MAX_ALARM_TEXT], text=alarm.text[:MAX_ALARM_TEXT]) for alarm in status.alarms[:MAX_ALARMS]
+        ],
     )
 
 
@@ -169,10 +181,12 @@ def decode_status(message: link_pb2.LearnerStatus) -> LearnerStatus:
     """Return the learner's status.
 
     Raises:
-        TransportError: A phase that this version does not know, or a text longer than any.
+        TransportError: A phase that this version does not know, a text longer than any, or more alarms than there can be.
     """
     if len(message.message) > MAX_STATUS_TEXT:
         raise TransportError(f"The learner's status has a text of {len(message.message)} characters, at most {MAX_STATUS_TEXT} are read.")
+    if len(message.alarms) > MAX_ALARMS or any(len(text) > MAX_ALARM_TEXT for alarm in message.alarms for text in (alarm.name, alarm.text)):
+        raise TransportError(f"The learner's status has more than {MAX_ALARMS} alarms, or one of more than {MAX_ALARM_TEXT} characters.")
     if message.phase not in _PHASES:
         raise TransportError(f"The learner reports the unknown phase {message.phase}. Install the same hilserl on both hosts.")
     return LearnerStatus(
@@ -183,6 +197,7 @@ def decode_status(message: link_pb2.LearnerStatus) -> LearnerStatus:
         updates=message.updates,
         weights_version=message.weights_version,
         message=message.message,
+        alarms=tuple(LearnerAlarm(alarm.name, alarm.text) for alarm in message.alarms),
     )
 
 

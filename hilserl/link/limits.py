@@ -25,5 +25,7 @@ MAX_EXTENT = 2**31
 MAX_TENSOR_NAME = 200
 MAX_COUNT = 2**48  # episodes, steps, updates, versions
 MAX_STATUS_TEXT = 4096
+MAX_ALARMS = 20  # those that stand, in the status; with a text of 500 characters of 4 bytes each, an envelope holds them
+MAX_ALARM_TEXT = 500
 MAX_WEIGHT_TENSORS = 10_000
 MAX_WEIGHTS_BYTES = 1 << 30

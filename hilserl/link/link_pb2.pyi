@@ -174,8 +174,16 @@ class ActorMessage(_message.Message):
     heartbeat: Heartbeat
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
 
+class Alarm(_message.Message):
+    __slots__ = ("name", "text")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    text: str
+    def __init__(self, name: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+
 class LearnerStatus(_message.Message):
-    __slots__ = ("phase", "owed_updates", "max_owed_updates", "environment_steps", "updates", "weights_version", "message")
+    __slots__ = ("phase", "owed_updates", "max_owed_updates", "environment_steps", "updates", "weights_version", "message", "alarms")
     class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PHASE_UNSPECIFIED: _ClassVar[LearnerStatus.Phase]
@@ -195,6 +203,7 @@ class LearnerStatus(_message.Message):
     UPDATES_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_VERSION_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    ALARMS_FIELD_NUMBER: _ClassVar[int]
     phase: LearnerStatus.Phase
     owed_updates: int
     max_owed_updates: int
@@ -202,7 +211,8 @@ class LearnerStatus(_message.Message):
     updates: int
     weights_version: int
     message: str
-    def __init__(self, phase: _Optional[_Union[LearnerStatus.Phase, str]] = ..., owed_updates: _Optional[int] = ..., max_owed_updates: _Optional[int] = ..., environment_steps: _Optional[int] = ..., updates: _Optional[int] = ..., weights_version: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+    alarms: _containers.RepeatedCompositeFieldContainer[Alarm]
+    def __init__(self, phase: _Optional[_Union[LearnerStatus.Phase, str]] = ..., owed_updates: _Optional[int] = ..., max_owed_updates: _Optional[int] = ..., environment_steps: _Optional[int] = ..., updates: _Optional[int] = ..., weights_version: _Optional[int] = ..., message: _Optional[str] = ..., alarms: _Optional[_Iterable[_Union[Alarm, _Mapping]]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("durable_seq", "status", "max_message_bytes")

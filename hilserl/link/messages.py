@@ -98,6 +98,19 @@ Record = Step | EpisodeReport
 
 
 @dataclass(frozen=True)
+class LearnerAlarm:
+    """What is wrong with learning now.
+
+    Attributes:
+        name: Such as `q_above_bound`.
+        text: A sentence with what is wrong, and behind it the remedy.
+    """
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
 class LearnerStatus:
     """How learning goes, as the actor sees it.
 
@@ -109,6 +122,7 @@ class LearnerStatus:
         updates: Updates done.
         weights_version: Newest weights published; 0: none yet. Filled in by the server.
         message: One line for a person, such as why it failed.
+        alarms: Those that stand.
     """
 
     phase: Phase = "warming_up"
@@ -118,6 +132,7 @@ class LearnerStatus:
     updates: int = 0
     weights_version: int = 0
     message: str = ""
+    alarms: tuple[LearnerAlarm, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,7 +32,7 @@ from hilserl.link.codec import (
     encode_weights,
 )
 from hilserl.link.journal_format import pack_header, scan
-from hilserl.link.messages import FrozenTensors, LearnerStatus, Weights
+from hilserl.link.messages import FrozenTensors, LearnerAlarm, LearnerStatus, Weights
 
 LONGEST_S = 2.0  # of one input; they take some ten microseconds
 LARGEST_MB = 300  # of the whole process above where it began
@@ -78,7 +78,7 @@ class Journals:
 def readers() -> dict[str, tuple[Callable[[bytes], object], list[bytes]]]:
     """Return, by name, what reads bytes of others, and valid input for it."""
     steps = [encode_record(make_step(3)), encode_record(make_step(4, ended=True)), encode_record(make_report(2))]
-    status = encode_status(LearnerStatus("training", -3, 40, 5, 6, 7, "all is well")).SerializeToString()
+    status = encode_status(LearnerStatus("training", -3, 40, 5, 6, 7, "all is well", (LearnerAlarm("regressed", "It is worse."),))).SerializeToString()
 
     def read_status(data: bytes) -> None:
         try:

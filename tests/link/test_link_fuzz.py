@@ -13,7 +13,7 @@ from link_testing import HANDSHAKE, make_step
 from hilserl.errors import TransportError
 from hilserl.link import link_pb2, wire
 from hilserl.link.codec import decode_actor_message, decode_record, decode_status, decode_weights, encode_record
-from hilserl.link.limits import MAX_BATCH_RECORDS, MAX_COUNT, MAX_STATUS_TEXT
+from hilserl.link.limits import MAX_ALARM_TEXT, MAX_ALARMS, MAX_BATCH_RECORDS, MAX_COUNT, MAX_STATUS_TEXT
 
 pytestmark = pytest.mark.failure("R18")
 
@@ -142,6 +142,12 @@ def test_a_report_that_is_not_finite_is_refused() -> None:
     message = link_pb2.Record(episode=link_pb2.EpisodeReport(episode=1, episode_return=float("nan")))
     with pytest.raises(TransportError, match="report of episode 1 has a number that is not finite"):
         decode_record(message.SerializeToString())
+
+
+@pytest.mark.parametrize("alarms", [[link_pb2.Alarm(name="a")] * (MAX_ALARMS + 1), [link_pb2.Alarm(text="x" * (MAX_ALARM_TEXT + 1))]])
+def test_a_status_with_too_many_alarms_or_too_long_ones_is_refused(alarms: list) -> None:
+    with pytest.raises(TransportError, match="more than 20 alarms, or one of more than 500 characters"):
+        decode_status(link_pb2.LearnerStatus(phase=1, alarms=alarms))
 
 
 def test_a_status_with_a_book_in_it_is_refused() -> None:

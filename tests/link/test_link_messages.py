@@ -9,7 +9,8 @@ from link_testing import HANDSHAKE, assert_same, make_report, make_step
 from hilserl.errors import TransportError
 from hilserl.link import link_pb2
 from hilserl.link.codec import decode_record, decode_status, decode_weights, encode_record, encode_status, encode_weights
-from hilserl.link.messages import LearnerStatus, Record, Weights, check_name, weights_hash
+from hilserl.link.limits import ENVELOPE_BYTES, MAX_ALARMS
+from hilserl.link.messages import LearnerAlarm, LearnerStatus, Record, Weights, check_name, weights_hash
 
 
 @pytest.mark.parametrize("record", [make_step(3), make_step(4, ended=True), make_report(2)], ids=["step", "last step", "episode"])
@@ -35,8 +36,15 @@ def test_values_as_numpy_scalars_travel_too() -> None:
 
 @pytest.mark.parametrize("phase", ["warming_up", "training", "finished", "failed"])
 def test_a_status_comes_back(phase: str) -> None:
-    status = LearnerStatus(phase, -3, 40, 5, 6, 7, "all is well")
+    status = LearnerStatus(phase, -3, 40, 5, 6, 7, "all is well", (LearnerAlarm("regressed", "It is worse. Stop."),))
     assert decode_status(encode_status(status)) == status
+
+
+def test_the_alarms_of_a_learner_with_much_to_say_fit_into_an_envelope() -> None:
+    alarm = LearnerAlarm("a" * 10_000, "\N{FACE WITH TEARS OF JOY}" * 10_000)
+    wire = encode_status(LearnerStatus("training", message=alarm.text, alarms=(alarm,) * 1000))
+    assert wire.ByteSize() < ENVELOPE_BYTES
+    assert len(decode_status(wire).alarms) == MAX_ALARMS
 
 
 def test_an_unknown_phase_is_refused() -> None:

@@ -59,6 +59,7 @@ LIMITS = {
     "records in a message": f"{limits.MAX_BATCH_RECORDS:,}",
     "tensors in an observation": f"{limits.MAX_OBSERVATION_TENSORS} ",
     "text in the status": f"{limits.MAX_STATUS_TEXT:,} characters",
+    "alarms in the status": f"{limits.MAX_ALARMS}, of {limits.MAX_ALARM_TEXT} characters each",
 }
 
 
