@@ -1,5 +1,7 @@
+import json
 import math
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,6 +49,15 @@ def test_forward_kinematics_agree_with_the_urdf(kinematics, rng):
         np.testing.assert_allclose(position, urdf_frame(joints, "tcp_frame_link"), atol=1e-5)  # 0.01 mm
         np.testing.assert_allclose(kinematics.fixed_fingertip(joints), urdf_frame(joints, "gripper_frame_link"), atol=1e-5)
         np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
+
+
+def test_forward_kinematics_agree_with_what_placo_says(kinematics):
+    """placo computes LeRobot's end-effector positions; its numbers were recorded once."""
+    recorded = json.loads(Path(__file__).with_name("placo_forward_kinematics.json").read_text())
+    for pose in recorded["poses"]:
+        position, _ = kinematics.forward(pose["joint_pos_rad"])
+        np.testing.assert_allclose(position, pose["tcp_frame_link_m"], atol=1e-5)  # 0.01 mm
+        np.testing.assert_allclose(kinematics.fixed_fingertip(pose["joint_pos_rad"]), pose["gripper_frame_link_m"], atol=1e-5)
 
 
 def test_the_tool_is_between_the_jaws_and_not_at_lerobots_fingertip(kinematics):
