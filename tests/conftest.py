@@ -1,5 +1,6 @@
 """What the tests of the whole pipeline share: one tiny task, its demonstrations and its offline buffer, made once."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,12 @@ import pytest
 from pipeline_testing import make_tiny_config
 
 from hilserl.config.models import TrainConfig
+
+
+def pytest_configure() -> None:
+    """Started in the background, a shell lets us ignore Ctrl-C, and every process that a test starts would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
