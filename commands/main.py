@@ -221,12 +221,12 @@ def record(
     console: Console = False,
 ) -> None:
     """Record demonstrations by hand (page, leader arm, gamepad, keyboard), straight into a dataset to learn from. Ctrl-C ends it."""
-    from commands.record import run_record
+    from commands.record import person_of_the_page, run_record
     from hilserl.config import load_config
 
-    run_record(
-        load_config(config, _with_console(_overrides(set_, None), console)), into, episodes, resume=resume, keep_failures=keep_failures
-    )
+    values = _with_console(_overrides(set_, None), console)
+    settings = person_of_the_page(load_config(config, values), values, lambda text: print(text, flush=True))
+    run_record(settings, into, episodes, resume=resume, keep_failures=keep_failures)
 
 
 @app.command()

@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hilserl.config.models import TrainConfig
 from hilserl.errors import ConfigError, DatasetError, RobotError
 from hilserl.files import file_lock
+
+
+def person_of_the_page(config: TrainConfig, overrides: Mapping[str, Any], say: Callable[[str], None]) -> TrainConfig:
+    """With the console open, let the page's person record, where nobody else was named who is one.
+
+    Args:
+        config: The configuration, with the overrides in it.
+        overrides: Those of the command line, with dotted keys: who is named there records, also the simulated human.
+        say: Tells the person who records.
+    """
+    from hilserl.config.loader import expand_dotted
+
+    before = config.actor.intervention
+    named = ((expand_dotted(overrides).get("actor") or {}).get("intervention") or {}).get("type")
+    if not config.console.enable or config.env is not None or named is not None:
+        return config
+    if before.type not in ("none", "console") and not before.is_simulated:
+        say(f"The {before.type} records; the page may take over beside it.")
+        return config
+    instead = " The simulated human would with `--set actor.intervention.type=simulated`." if before.is_simulated else ""
+    say(f"The page's person records (`actor.intervention.type: console`), from the first key on that moves the arm.{instead}")
+    actor = config.actor.model_copy(update={"intervention": before.model_copy(update={"type": "console"})})
+    return config.model_copy(update={"actor": actor})
 
 
 def run_record(config: TrainConfig, into: Path | None, episodes: int, *, resume: bool, keep_failures: bool) -> None:

@@ -17,6 +17,7 @@ from pydantic import Field  # noqa: E402
 from hilserl.config import TrackingConfig  # noqa: E402
 from hilserl.config.overrides import TrainOverrides, overrides_to_dict  # noqa: E402
 from tasks import champions  # noqa: E402
+from tasks.console_asks import also_on_the_page  # noqa: E402
 from tasks.evaluate_policy import evaluate_policy  # noqa: E402
 from tasks.preflight import needs_preflight, preflight  # noqa: E402
 from tasks.run_watch import RunStopped  # noqa: E402
@@ -50,7 +51,7 @@ def evaluate(
         policy: `models:/hilserl-lift@candidate`, the name of a run, or the folder of a run, a policy or a checkpoint.
         config: Configuration to play it with; empty: the one that it was trained with.
         overrides: Values that win over the file, such as evaluation.episodes.
-        promote: `rule`: it becomes the champion if it beats it in the paired test; `ask`: else a person is asked here, with the figures.
+        promote: `rule`: the champion if it beats it in the paired test; `ask`: else a person is, here or on the console.
         answer_within_min: A person who is asked has so long.
     """
     values = overrides_to_dict(overrides)
@@ -71,12 +72,18 @@ def evaluate(
             if contest.verdict.is_better:
                 promoted = champions.promote_policy(settings, contest, "the rule", contest.verdict.why)
             elif promote == "ask":
-                answer = _ask(Promotion, contest.figures, answer_within_min)
+                with also_on_the_page(str(runtime.flow_run.id), "promotion", contest.question, _promotion):
+                    answer = _ask(Promotion, contest.figures, answer_within_min)
                 if answer.promote:
                     promoted = champions.promote_policy(settings, contest, answer.your_name or "a person", answer.why or "no reason given")
         return champions.summary(contest, evaluated, promoted)
     except RunStopped as stopped:
         return Cancelled(message=str(stopped))
+
+
+def _promotion(approved: bool, by: str) -> dict[str, Any]:
+    """Return the form as somebody filled it in who answered on an operator's page."""
+    return {"promote": approved, "your_name": by, "why": "approved on the operator's page"}
 
 
 def _ask(question: type[Any], text: str, within_min: float) -> Any:

@@ -52,6 +52,12 @@ class Contest:
     figures: str
     page: Path
 
+    @property
+    def question(self) -> str:
+        """In one line, for a person to whom the rule leaves it."""
+        instead = f" in place of {self.champion.shown}" if self.champion is not None else ""
+        return f"Make {self.candidate.shown} the champion{instead}? The rule does not: {self.verdict.why}. The figures: {self.page}"
+
 
 @task(name=REGISTER, cache_policy=NO_CACHE, persist_result=False)
 def register_policy(

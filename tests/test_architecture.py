@@ -55,7 +55,7 @@ ROOMS: dict[str, set[str]] = {
     "teleop": BASE | {"data", "robot", "sim", "virtual_arm"},
     "reward": BASE | {"data", "vision"},
     "web": BASE,
-    "console": BASE | {"link", "robot", "teleop", "web"},
+    "console": BASE | {"data", "link", "robot", "teleop", "web"},
     "labelling": BASE | {"data", "reward", "web"},
     "policy": BASE | {"data", "sac", "vision"},
     "pretraining": BASE | {"data", "sim", "vision"},

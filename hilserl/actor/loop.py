@@ -346,6 +346,7 @@ class Actor:
         while self.config.actor.pace == "unthrottled" and self._owed_updates() > self.config.learner.max_owed_updates:
             if self.stop_reason():
                 return True
+            self.operator.rests()
             time.sleep(_THROTTLE_POLL_S)
         return self.stop_reason() is not None
 

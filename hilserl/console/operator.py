@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from hilserl.config.models import TrainConfig
 from hilserl.console.commands import Commands, Refused
 from hilserl.console.drive import Drive
@@ -18,6 +20,7 @@ from hilserl.console.pictures import Pictures
 from hilserl.console.process import ConsoleProcess
 from hilserl.console.tally import Tally
 from hilserl.console.telemetry import Telemetry
+from hilserl.data.preprocess import Preprocessor
 from hilserl.errors import RobotError
 from hilserl.robot.estop import EStop
 from hilserl.robot.latch import Latch, latched, release
@@ -32,6 +35,9 @@ _IDLE_S = 0.1
 _LATCH_S = 0.5
 _CONFIRM_S = 0.02
 _LIVE_S = 1.0 / 30.0
+_AFTER_DEFECT_S = 1.0
+_LOOK_S = 0.5
+_LOOK_AFTER_ERROR_S = 5.0
 _REARM_POLL_S = 0.1
 _END_S = 3.0
 
@@ -75,6 +81,9 @@ class ConsoleOperator:
         self._number = 0
         self._last_state_s = 0.0
         self._last_live_s = 0.0
+        self._latch_s = 0.0
+        self._next_look_s = 0.0
+        self._preprocessor: Preprocessor | None = None
         self._publishing = threading.Lock()
         self._receiving = threading.Lock()
         self._ending = threading.Event()
@@ -166,11 +175,30 @@ class ConsoleOperator:
         """Wait for another wish, at most so long [s]; an intervention source may be exchanged meanwhile."""
         if self._person is not None:
             self._person.paused()
+        self.rests()
         if self._phase not in ("episode", "evaluation"):
             self._phase, self._text = "waiting", "The arm waits for `start`."
         self._commands.changed.clear()
         if self._commands.wish() is not Wish.GO:
             self._commands.changed.wait(seconds)
+
+    def rests(self) -> None:
+        """Nothing moves and no step is under way: look again now and then, so that pages see what somebody does to the scene."""
+        now = time.monotonic()
+        look: Callable[[], dict[str, np.ndarray]] | None = getattr(self._telemetry.environment, "observe", None)
+        if look is None or self._commands.viewers == 0 or now < self._next_look_s:
+            return
+        self._next_look_s = now + _LOOK_S
+        try:
+            observation = look()
+        except RobotError as error:  # who goes on is told by the environment itself
+            self._next_look_s = now + _LOOK_AFTER_ERROR_S
+            logger.warning("The arm stands still, and nothing is seen of it: %s", error)
+            return
+        if self._preprocessor is None:
+            self._preprocessor = Preprocessor.from_config(self._config)
+        episode = self._tally.episode or {"number": 0, "step": 0}
+        self._show(Moment(episode["number"], episode["step"], observation, {}, seen=self._preprocessor(observation)))
 
     def may_evaluate(self, at_steps: int) -> bool | None:
         """Ask a person whether the evaluation may begin, where the configuration says so."""
@@ -331,28 +359,34 @@ class ConsoleOperator:
 
     def _work(self) -> None:
         """Answer and publish while the loop is busy or waits."""
-        latch_s = 0.0
         while not self._ending.is_set():
-            self._process.look_after()
-            wire = self._process.wire
-            ready: list[Any] = []
             try:
-                ready, _, _ = select.select([wire], [], [], _CONFIRM_S)
-            except (OSError, ValueError):  # it was exchanged for that of a new process
+                self._work_once()
+            except Exception:  # such as cameras that are closed at this moment: pages must not go blind for good
+                logger.exception("The console's part in the actor had a defect, and goes on.")
+                self._ending.wait(_AFTER_DEFECT_S)
+
+    def _work_once(self) -> None:
+        self._process.look_after()
+        wire = self._process.wire
+        ready: list[Any] = []
+        try:
+            ready, _, _ = select.select([wire], [], [], _CONFIRM_S)
+        except (OSError, ValueError):  # it was exchanged for that of a new process
+            self._ending.wait(_CONFIRM_S)
+        if ready:
+            self._receive()
+            if wire.is_closed:
+                self._commands.take({"kind": "driver"})
                 self._ending.wait(_CONFIRM_S)
-            if ready:
-                self._receive()
-                if wire.is_closed:
-                    self._commands.take({"kind": "driver"})
-                    self._ending.wait(_CONFIRM_S)
-            now = time.monotonic()
-            if self._simulated_stop is not None and self._simulated_stop.reason is not None:
-                self._simulated_stop.confirm(True)  # nothing of a simulation moves while its loop is busy
-            if now - latch_s > _LATCH_S:
-                latch_s, self._latch = now, latched(self._config.robot.id)
-            self._show_live(now)
-            if now - self._last_state_s > _IDLE_S:
-                self._publish()
+        now = time.monotonic()
+        if (stop := self._simulated_stop) is not None and stop.reason is not None:
+            stop.confirm(True)  # nothing of a simulation moves while its loop is busy
+        if now - self._latch_s > _LATCH_S:
+            self._latch_s, self._latch = now, latched(self._config.robot.id)
+        self._show_live(now)
+        if now - self._last_state_s > _IDLE_S:
+            self._publish()
 
     def _show_live(self, now: float) -> None:
         cameras = getattr(self._telemetry.environment, "cameras", None)

@@ -8,8 +8,10 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from hilserl.config.models import TrainConfig
 from hilserl.console import access
@@ -81,9 +83,10 @@ class ConsoleProcess:
         self.start()
 
     def listening(self, message: dict[str, Any]) -> None:
-        """It listens now: say where."""
+        """It listens now: say where. If it is started again, it takes the same port, so that pages find it again."""
         first = self.url is None
         self.url = message["url"]
+        self._access = replace(self._access, port=urlsplit(message["url"]).port or self._access.port)
         if first:
             logger.info("Operator's console: %s", self._access.address(message["url"]))
             for address in message.get("others", ()):

@@ -39,8 +39,11 @@ class Wire:
 
     def send(self, message: dict[str, Any]) -> bool:
         """Send a message; False: it was lost."""
+        data = json.dumps(message, separators=(",", ":")).encode()
+        if len(data) > _LONGEST:  # the other side would read the first part of it
+            return False
         try:
-            self._socket.send(json.dumps(message, separators=(",", ":")).encode())
+            self._socket.send(data)
         except BlockingIOError:
             return False
         except OSError:  # it is gone, or the message is longer than a socket takes

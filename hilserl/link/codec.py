@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from hilserl.errors import TransportError
 from hilserl.link import link_pb2
 from hilserl.link.limits import (
+    MAX_ALARM_NAME,
     MAX_ALARM_TEXT,
     MAX_ALARMS,
     MAX_COUNT,
@@ -171,9 +172,7 @@ def encode_status(status: LearnerStatus) -> link_pb2.LearnerStatus:
         updates=status.updates,
         weights_version=status.weights_version,
         message=status.message[:MAX_STATUS_TEXT],
-        alarms=[
-            link_pb2.Alarm(name=alarm.name[:MAX_ALARM_TEXT], text=alarm.text[:MAX_ALARM_TEXT]) for alarm in status.alarms[:MAX_ALARMS]
-        ],
+        alarms=[link_pb2.Alarm(name=alarm.name[:MAX_ALARM_NAME], text=alarm.text[:MAX_ALARM_TEXT]) for alarm in status.alarms[:MAX_ALARMS]],
     )
 
 
@@ -185,7 +184,9 @@ def decode_status(message: link_pb2.LearnerStatus) -> LearnerStatus:
     """
     if len(message.message) > MAX_STATUS_TEXT:
         raise TransportError(f"The learner's status has a text of {len(message.message)} characters, at most {MAX_STATUS_TEXT} are read.")
-    if len(message.alarms) > MAX_ALARMS or any(len(text) > MAX_ALARM_TEXT for alarm in message.alarms for text in (alarm.name, alarm.text)):
+    if len(message.alarms) > MAX_ALARMS or any(
+        len(alarm.text) > MAX_ALARM_TEXT or len(alarm.name) > MAX_ALARM_NAME for alarm in message.alarms
+    ):
         raise TransportError(f"The learner's status has more than {MAX_ALARMS} alarms, or one of more than {MAX_ALARM_TEXT} characters.")
     if message.phase not in _PHASES:
         raise TransportError(f"The learner reports the unknown phase {message.phase}. Install the same hilserl on both hosts.")

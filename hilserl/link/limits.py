@@ -27,5 +27,6 @@ MAX_COUNT = 2**48  # episodes, steps, updates, versions
 MAX_STATUS_TEXT = 4096
 MAX_ALARMS = 20  # those that stand, in the status; with a text of 500 characters of 4 bytes each, an envelope holds them
 MAX_ALARM_TEXT = 500
+MAX_ALARM_NAME = 64
 MAX_WEIGHT_TENSORS = 10_000
 MAX_WEIGHTS_BYTES = 1 << 30

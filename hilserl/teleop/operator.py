@@ -109,6 +109,9 @@ class Operator(Protocol):
     def wait(self, seconds: float) -> None:
         """Wait while the wish is not `GO`, at most so long [s]."""
 
+    def rests(self) -> None:
+        """Nothing moves, and no step is under way: the environment may be looked at."""
+
     def arrived(self, moment: Moment) -> None:
         """The arm is at its start, where it was sent, and waits."""
 
@@ -157,6 +160,9 @@ class NoOperator:
 
     def wait(self, seconds: float) -> None:
         """Do not wait."""
+
+    def rests(self) -> None:
+        """Say nothing."""
 
     def arrived(self, moment: Moment) -> None:
         """Say nothing."""

@@ -194,6 +194,7 @@ class Recorder:
             if (action := self._person.intervene()) is not None:
                 self._person.events()  # what was said before belongs to no episode
                 return action
+            self._operator.rests()
             next_s = self._wait(next_s)
         return None
 

@@ -81,6 +81,35 @@ def test_hold_pause_home_and_start(own_home) -> None:
         assert game.link.reports[-1].is_success is False
 
 
+def test_an_arm_that_waits_or_is_held_is_still_looked_at(own_home) -> None:
+    images = {"wrist": {"resize": [64, 64]}}
+    config = make_config(
+        console__wait_for_start=True, observation__images=images, observation__privileged=False, encoder__type="cnn", encoder__freeze=False
+    )
+    with playing(config) as game, page(game) as operator:
+        operator.say({"type": "watch", "cameras": None, "views": ["raw", "policy"], "max_hz": 30, "max_width": 640})
+
+        def both_views_are_fresh() -> None:
+            first = len(operator.pictures)  # one of each may be on its way
+            game.until(
+                lambda: all(sum(header["view"] == view for header, _ in operator.pictures[first:]) >= 2 for view in ("raw", "policy")),
+                what="pictures of an arm that stands still",
+            )
+
+        operator.sees(lambda state: state["phase"] == "waiting")
+        both_views_are_fresh()
+        operator.control()
+        assert not game.link.steps and operator.do("start")["ok"]
+        operator.sees(lambda state: state["control"] == "policy")
+        assert operator.do("hold")["ok"]
+        operator.sees(lambda state: state["control"] == "held")
+        steps = len(game.link.steps)
+        both_views_are_fresh()
+        assert len(game.link.steps) == steps and operator.state["control"] == "held"
+        assert operator.do("resume")["ok"]
+        game.until(lambda: len(game.link.steps) > steps + 2)
+
+
 def test_an_episode_that_is_held_can_be_judged_and_nothing_moves_any_more(game, operator) -> None:
     reports = len(game.link.reports)
     assert operator.do("hold")["ok"]

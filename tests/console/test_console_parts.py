@@ -1,9 +1,11 @@
 """The console's small machines by themselves: the dead-man, the hand-over, rates, lateness, the wire, replays, questions."""
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
+from console_testing import FakeLink, make_config
 
 from hilserl.console.commands import Commands, Refused
 from hilserl.console.drive import Drive, dead_man_s
@@ -11,7 +13,9 @@ from hilserl.console.serving import asks
 from hilserl.console.serving.handover import Handover
 from hilserl.console.serving.rates import Bucket, Lateness
 from hilserl.console.serving.replays import Replays
+from hilserl.console.telemetry import Telemetry
 from hilserl.console.wire import Wire
+from hilserl.link.messages import LearnerAlarm, LearnerStatus
 from hilserl.teleop.operator import Wish
 
 
@@ -109,6 +113,20 @@ def test_lateness_compares_clocks_that_agree_in_nothing_but_their_pace() -> None
     assert 0.7 < lateness.of(sent) < 0.9
 
 
+def test_what_learning_complains_about_is_shown_with_its_remedy() -> None:
+    link = FakeLink()
+    text = "The last evaluation is 12% worse, at 0.5 of the best: no noise. Stop it, or roll it back. Look at the page."
+    link.status = link.last_status = LearnerStatus(phase="training", alarms=(LearnerAlarm("regressed", text),))
+    telemetry = Telemetry(make_config())
+    telemetry.client = link
+    state = {"arm": None, "timing": None, "episode": None, "learner": telemetry.learner(), "link": telemetry.link()}
+    (alarm,) = telemetry.alarms(state)
+    assert alarm["text"] == "Learning, `regressed`: The last evaluation is 12% worse, at 0.5 of the best: no noise."
+    assert alarm["remedy"] == "Stop it, or roll it back. Look at the page." and alarm["level"] == "warning"
+    link.last_status = LearnerStatus(phase="training")
+    assert telemetry.alarms(state) == []
+
+
 def test_the_wire_never_waits_and_tells_when_the_other_side_has_gone() -> None:
     ours, theirs = Wire.pair()
     other = Wire(theirs)
@@ -116,12 +134,27 @@ def test_the_wire_never_waits_and_tells_when_the_other_side_has_gone() -> None:
     assert ours.send({"kind": "a"}) and other.receive() == {"kind": "a"}
     sent = sum(ours.send({"kind": "x" * 10_000}) for _ in range(500))
     assert 5 < sent < 500  # the rest was lost, and nobody waited
-    assert not ours.send({"kind": "x" * 10_000_000}) and not ours.is_closed
+    while other.receive() is not None:
+        pass
+    assert not ours.send({"kind": "x" * (1 << 17)}) and not ours.is_closed and other.receive() is None  # never half of a message
     other.close()
     while ours.receive() is not None:
         pass
     assert ours.is_closed and not ours.send({"kind": "b"})
     ours.close()
+
+
+def test_a_replay_has_one_picture_of_the_time_before_the_first_step(tmp_path) -> None:
+    replays = Replays(tmp_path, keep=2)
+    for number in range(2000):  # minutes in which nobody moved
+        if replays.wants("wrist"):
+            replays.add("wrist", 0, f"before-{number}".encode())
+            replays._last_s.clear()
+    for step in range(3):
+        replays.add("wrist", step + 1, f"{step}".encode())
+    replays.end({"number": 0, "success": True})
+    assert replays.episodes[0]["steps_of_frames"] == [0, 1, 2, 3]
+    assert replays.picture(replays.episodes[0]["id"], "wrist", 0) == b"before-1999"
 
 
 def test_replays_keep_the_last_episodes_across_a_restart(tmp_path) -> None:
@@ -151,6 +184,14 @@ def test_questions_of_other_processes_are_answered_once(tmp_path) -> None:
     assert not asks.answer(tmp_path, "../../etc/passwd", True, "me")
     assert asks.answer(tmp_path, "promote-lift-3", True, "me") and asks.waiting(tmp_path) == []
     assert json.loads((tmp_path / "promote-lift-3.answer.json").read_text()) == {"value": True, "by": "me"}
+    assert asks.answered(tmp_path, "promote-lift-3") == (True, "me")
+    asks.take_back(tmp_path, "promote-lift-3")
+    asks.put(tmp_path, "mine", "promotion", "Now?")
+    assert [one["ask"] for one in asks.waiting(tmp_path)] == ["mine"] and asks.answered(tmp_path, "mine") is None
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (tmp_path / "mine.json").write_text(json.dumps({"kind": "promotion", "text": "Now?", "pid": ended.pid}))
+    assert asks.waiting(tmp_path) == [], "who asked has gone"
 
 
 def test_pictures_are_encoded_small_enough_and_in_their_colours() -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from console_testing import make_config, page, until
 
+from commands.record import person_of_the_page
+from hilserl.config import load_config
 from hilserl.config.models import TrainConfig
 from hilserl.console.operator import ConsoleOperator
 from hilserl.data.dataset import Dataset
@@ -39,6 +41,24 @@ class Recording:
             self.folder.finish()
         except BaseException as error:
             self.error = error
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "records", "said"),
+    [
+        ("lift", {"console.enable": True}, "console", "The page's person records"),
+        ("lift", {}, "simulated", ""),
+        ("lift", {"console.enable": True, "actor.intervention.type": "simulated"}, "simulated", ""),
+        ("lift", {"console.enable": True, "actor.intervention": {"type": "keyboard"}}, "keyboard", ""),
+        ("so101_virtual_lift", {"console.enable": True}, "console", "The page's person records"),  # no person moves that leader arm
+        ("so101_real_grasp", {"console.enable": True}, "leader", "The leader records; the page may take over"),
+    ],
+)
+def test_with_the_console_open_the_pages_person_records_unless_another_is_named(name, overrides, records, said) -> None:
+    lines: list[str] = []
+    config = person_of_the_page(load_config(name, overrides), overrides, lines.append)
+    assert config.actor.intervention.type == records
+    assert "".join(lines).startswith(said) and bool(lines) == bool(said)
 
 
 @pytest.mark.failure("D19")

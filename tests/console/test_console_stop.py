@@ -45,7 +45,7 @@ def test_everybody_may_stop_and_only_who_is_in_control_re_arms_deliberately(game
 
 @pytest.mark.failure("R21")
 def test_a_console_that_dies_while_somebody_drives_makes_the_arm_hold_and_comes_back(game, operator) -> None:
-    before = game.operator._process.pid
+    before, url = game.operator._process.pid, game.url
     with operator.driving(0.3, 0.0, 0.0):
         operator.sees(lambda state: state["control"] == "human")
         os.kill(before, signal.SIGKILL)
@@ -53,6 +53,7 @@ def test_a_console_that_dies_while_somebody_drives_makes_the_arm_hold_and_comes_
     steps = len(game.link.steps)
     again = until(lambda: game.operator._process.pid != before and next(iter(running_consoles()), None))
     assert len(game.link.steps) <= steps + 1
+    assert again["url"] == url, "`console.port` is 0, and pages find it again all the same"
     fresh = until(lambda: try_to_open(again["url"]))
     fresh.control()
     fresh.sees(lambda state: state["control"] == "held")

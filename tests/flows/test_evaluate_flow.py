@@ -96,6 +96,43 @@ def test_who_becomes_the_champion(own_home: Path, tmp_path: Path) -> None:
     assert champion_of(config).tags["evaluation"].startswith("success 100.0%")
 
 
+@pytest.mark.parametrize(("answer", "elsewhere"), [(False, False), (None, True)])
+def test_a_paused_run_is_answered_on_the_operators_page_or_in_the_ui(own_home: Path, answer: bool | None, elsewhere: bool) -> None:
+    from prefect import flow, runtime
+
+    from flows.evaluate import Promotion, _ask, _promotion
+    from hilserl.console.serving import asks
+    from tasks.console_asks import also_on_the_page
+
+    shown: list[dict[str, Any]] = []
+
+    def person_at_the_page() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not shown:
+            shown.extend(asks.waiting(asks.asks_folder()))
+            time.sleep(0.05)
+        if answer is not None:
+            assert asks.answer(asks.asks_folder(), shown[0]["ask"], answer, "v1 at 127.0.0.1")
+
+    @flow
+    def asking() -> Promotion:
+        with also_on_the_page(str(runtime.flow_run.id), "promotion", "Make version 2 the champion?", _promotion):
+            return _ask(Promotion, "# Figures", 1.0)
+
+    person: threading.Thread = threading.Thread(target=person_at_the_page, daemon=True)
+    person.start()
+    in_the_ui = Answer(promote=True, your_name="Ada", why="it is good")
+    if elsewhere:
+        in_the_ui.start()
+    said = asking()
+    person.join()
+    assert shown[0]["text"] == "Make version 2 the champion?" and shown[0]["kind"] == "promotion"
+    assert (said.promote, said.your_name) == ((True, "Ada") if elsewhere else (answer, "v1 at 127.0.0.1"))
+    assert not list(asks.asks_folder().iterdir()), "nobody is asked any more"
+    if elsewhere:
+        in_the_ui.join()
+
+
 def test_what_is_not_registered_is_evaluated_and_not_promoted(own_home: Path, tmp_path: Path) -> None:
     import yaml
 

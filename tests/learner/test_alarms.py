@@ -6,10 +6,11 @@ import pytest
 import torch
 from pipeline_testing import make_tiny_config
 
-from hilserl.learner.alarms import Alarms
+from hilserl.learner.alarms import Alarms, rules
 from hilserl.learner.governor import UtdGovernor
 from hilserl.learner.history import MetricHistory
 from hilserl.learner.reporting import Reporter, read_scalars
+from hilserl.link.limits import MAX_ALARM_TEXT, MAX_ALARMS
 from hilserl.sac.agent import SacAgent
 from hilserl.sac.batch import TensorBatch
 from hilserl.sac.networks import InputSpec, StateScaling
@@ -63,6 +64,22 @@ def test_each_alarm_is_raised_alone_and_names_a_remedy(values, name, row) -> Non
     (alarm,) = judge.raised
     assert "`" in alarm.message or "Free space" in alarm.message
     assert alarm.cleared_step is None
+
+
+def test_every_alarm_fits_into_the_status_with_its_remedy_behind_the_first_sentence() -> None:
+    sentences = [rule.message.format(value=0.123456) for rule in rules(make_tiny_config(), -1.5)]
+    assert len(sentences) <= MAX_ALARMS
+    for sentence in sentences:
+        wrong, _, remedy = sentence.partition(". ")
+        assert len(sentence) <= MAX_ALARM_TEXT and len(wrong) > 20 and len(remedy) > 20, sentence
+
+
+def test_an_alarm_stands_until_it_is_cleared() -> None:
+    judge = alarms()
+    judge.check(HEALTHY | {"q/mean": 1.5, "checkpoint/failing": 1.0}, 1)
+    assert [alarm.name for alarm in judge.standing] == ["q_above_bound", "checkpoint_failing"]
+    judge.check(HEALTHY | {"checkpoint/failing": 1.0}, 2)
+    assert [alarm.name for alarm in judge.standing] == ["checkpoint_failing"]
 
 
 def test_noise_neither_raises_nor_clears() -> None:

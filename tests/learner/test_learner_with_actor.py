@@ -13,6 +13,7 @@ from pipeline_testing import ActorThread, Session, make_tiny_config, open_run, p
 from hilserl.data.replay import ReplayBuffer
 from hilserl.errors import RobotError, TrainingError, TransportError
 from hilserl.learner import run as learner_run
+from hilserl.link.messages import LearnerStatus
 from hilserl.policy import Policy, read_policy_manifest
 from hilserl.schema import STATE_KEY
 
@@ -184,7 +185,7 @@ def test_weights_that_are_not_finite_are_neither_sent_nor_saved(own_home, tiny_b
 
 
 @pytest.mark.failure("L12")
-def test_q_values_above_the_largest_return_give_an_alarm_once(own_home, tiny_buffer, caplog) -> None:
+def test_q_values_above_the_largest_return_give_an_alarm_once(own_home, tiny_buffer, caplog, monkeypatch) -> None:
     config = make_tiny_config(policy__online_steps=60)
     run = open_run(config)
     actor = ActorThread(config, run.run_id)
@@ -202,6 +203,11 @@ def test_q_values_above_the_largest_return_give_an_alarm_once(own_home, tiny_buf
     assert session.metrics.values[-1]["alarm/q_above_bound"] == 1.0
     said = [record.getMessage() for record in caplog.records]
     assert len([text for text in said if "`q_above_bound` at" in text and "above the largest possible return" in text]) == 1
+    told: list[LearnerStatus] = []
+    monkeypatch.setattr(session.learner.parts.server, "set_status", told.append)
+    session.learner._set_status("training")
+    (alarm,) = (alarm for alarm in told[0].alarms if alarm.name == "q_above_bound")  # the actor hears of it, for its console
+    assert "above the largest possible return" in alarm.text and "Raise `policy.num_critics`" in alarm.text
 
 
 def test_honest_q_values_give_no_alarm(trained) -> None:

@@ -78,7 +78,8 @@ class Journals:
 def readers() -> dict[str, tuple[Callable[[bytes], object], list[bytes]]]:
     """Return, by name, what reads bytes of others, and valid input for it."""
     steps = [encode_record(make_step(3)), encode_record(make_step(4, ended=True)), encode_record(make_report(2))]
-    status = encode_status(LearnerStatus("training", -3, 40, 5, 6, 7, "all is well", (LearnerAlarm("regressed", "It is worse."),))).SerializeToString()
+    alarms = (LearnerAlarm("regressed", "It is worse."),)
+    status = encode_status(LearnerStatus("training", -3, 40, 5, 6, 7, "all is well", alarms)).SerializeToString()
 
     def read_status(data: bytes) -> None:
         try:

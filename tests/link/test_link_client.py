@@ -25,6 +25,7 @@ from hilserl.errors import TransportError
 from hilserl.link import Journal, LearnerStatus, LinkClient, LinkServer, Step, Weights, outbox
 from hilserl.link import client as module
 from hilserl.link.codec import decode_record
+from hilserl.link.messages import LearnerAlarm
 from hilserl.schema import Feature, FeatureSchema
 
 
@@ -58,7 +59,7 @@ def test_steps_and_reports_arrive_complete_and_in_order(server: LinkServer, clie
 
 
 def test_status_reaches_the_actor_without_it_sending_anything(server: LinkServer, client: LinkClient) -> None:
-    status = LearnerStatus("failed", 1, 2, 3, 4, 0, "loss is nan")
+    status = LearnerStatus("failed", 1, 2, 3, 4, 0, "loss is nan", (LearnerAlarm("regressed", "It is worse. Stop."),))
     server.set_status(status)
     wait_until(lambda: client.status == status, 3)
 

@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
-from hilserl.files import write_json
+from hilserl.files import home, write_json
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _MOST = 20
 _LONGEST = 2000
+
+
+def asks_folder() -> Path:
+    """Return where questions lie."""
+    return home() / "console" / "asks"
+
+
+def put(folder: Path, name: str, kind: str, text: str) -> None:
+    """Ask whoever has a console of this machine open, for as long as this process lives, or until `take_back`."""
+    write_json(folder / f"{name}.json", {"kind": kind, "text": text, "pid": os.getpid()})
+
+
+def answered(folder: Path, name: str) -> tuple[bool, str] | None:
+    """Return the answer to a question and who gave it; None: there is none yet."""
+    try:
+        said = json.loads(_answer_file(folder, name).read_text())
+        return bool(said["value"]), str(said["by"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # or it is being written
+
+
+def take_back(folder: Path, name: str) -> None:
+    """Ask no more."""
+    (folder / f"{name}.json").unlink(missing_ok=True)
+    _answer_file(folder, name).unlink(missing_ok=True)
 
 
 def waiting(folder: Path) -> list[dict[str, Any]]:
@@ -23,6 +49,8 @@ def waiting(folder: Path) -> list[dict[str, Any]]:
             continue
         try:
             asked = json.loads(file.read_text())
+            if "pid" in asked and not _lives(int(asked["pid"])):
+                continue
             found.append({"ask": name, "kind": str(asked["kind"])[:40], "text": str(asked["text"])[:_LONGEST]})
         except (OSError, ValueError, KeyError, TypeError):
             continue  # it is being written, or taken back
@@ -34,6 +62,16 @@ def answer(folder: Path, name: str, value: bool, by: str) -> bool:
     if all(ask["ask"] != name for ask in waiting(folder)):
         return False
     write_json(_answer_file(folder, name), {"value": value, "by": by})
+    return True
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
     return True
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +46,9 @@ class Picture:
 class Encoder:
     """Makes the newest picture of a camera and view, at most so wide."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read from the actor's `folder` in shared memory."""
-        self._folder = folder
+    def __init__(self, folder: Path, log: Callable[[str], None]) -> None:
+        """Read from the actor's `folder` in shared memory; `log` writes a line down."""
+        self._folder, self._log = folder, log
         self._threads = ThreadPoolExecutor(_THREADS, "encoder", initializer=_be_nice)
         self._readers: dict[tuple[str, str], FrameReader] = {}
         self._newest: dict[tuple[str, str, int], Picture] = {}
@@ -59,6 +60,9 @@ class Encoder:
         before = self._newest.get(key)
         if before is not None and before.number >= number:
             return before
+        joined = self._working.get(key)
+        if joined is not None and ((picture := await asyncio.shield(joined)) is None or picture.number >= number):
+            return picture  # else it was begun before there was what is wanted
         task = self._working.get(key)
         if task is None:
             task = self._working[key] = asyncio.create_task(self._encode(key))
@@ -84,7 +88,11 @@ class Encoder:
             return None
         if frame is None:
             return None
-        jpeg, width, height = encode(frame.image, max_width)
+        try:
+            jpeg, width, height = encode(frame.image, max_width)
+        except cv2.error as error:
+            self._log(f"a frame of camera `{camera}` cannot be encoded: {error}")
+            return None
         return Picture(frame.number, frame.at, width, height, jpeg)
 
     def close(self) -> None:

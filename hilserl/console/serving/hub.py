@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from hilserl.console.serving.replays import MAX_WIDTH, Replays
 from hilserl.console.serving.viewer import Viewer
 from hilserl.console.wire import Wire
 from hilserl.errors import HilserlError
-from hilserl.files import home
 from hilserl.robot.estop import stop_robot
 from hilserl.robot.latch import latched, robot_folder
 from hilserl.robot.rearm import rearm
@@ -52,13 +51,13 @@ class Hub:
         self.hello: dict[str, Any] = facts["hello"]
         self.robot: str = self.hello["robot"]
         self.viewers: dict[str, Viewer] = {}
-        self.encoder = Encoder(Path(facts["frames"]))
+        self.encoder = Encoder(Path(facts["frames"]), log)
         self.replays = Replays(robot_folder(self.robot) / "replays", facts["console"]["replays"], self.hello["run"])
         self.handover = Handover(self.hello["take_after_s"])
         self.state: dict[str, Any] = {}
         self._safety = SafetyConfig.model_validate(facts["safety"])
         self._wire, self._log = wire, log
-        self._asks_folder = home() / "console" / "asks"
+        self._asks_folder = asks.asks_folder()
         self._newest: dict[tuple[str, str], tuple[int, int]] = {}
         self._state_s = 0.0
         self._driving = False
@@ -76,8 +75,8 @@ class Hub:
     def start(self) -> None:
         """Listen to the actor."""
         asyncio.get_running_loop().add_reader(self._wire.fileno(), self._read)
-        self._spawn(self._tick())
-        self._spawn(self._record())
+        self._spawn(self._again_and_again(self._tick))
+        self._spawn(self._again_and_again(self._record))
         self._read()
 
     async def finish(self) -> None:
@@ -263,12 +262,26 @@ class Hub:
             self._newest[camera, view] = number, message["step"]
             for viewer in self.viewers.values():
                 viewer.has_picture(camera, view, number, message["step"])
-            if view == "raw" and self.state.get("phase") in ("episode", "evaluation") and self.replays.wants(camera):
+            moves = self.state.get("phase") in ("episode", "evaluation") and self.state.get("control") != "held"
+            if view == "raw" and moves and self.replays.wants(camera):
                 self._keep((camera, number, message["step"]))
 
     def _keep(self, what: tuple[str, int, int] | dict[str, Any]) -> None:
-        if not self._recorded.full():  # a disk that is too slow costs replays, and nothing else
-            self._recorded.put_nowait(what)
+        """Queue it; a disk or an encoder that is too slow costs pictures of replays, and nothing else."""
+        if self._recorded.full():
+            if not isinstance(what, dict):
+                return
+            self._recorded.get_nowait()  # the list of episodes has none missing
+        self._recorded.put_nowait(what)
+
+    async def _again_and_again(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what has no end; a round that fails is written down, and is the only one that is lost."""
+        while True:
+            try:
+                await work()
+            except Exception as error:
+                self._log(f"a defect of the console, which goes on: {error!r}")
+                await asyncio.sleep(_TICK_S)
 
     async def _record(self) -> None:
         """Keep the pictures of the episode that is on, in order, and write it when it has ended."""

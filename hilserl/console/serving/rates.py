@@ -25,6 +25,10 @@ class Bucket:
         self._left -= 1.0
         return True
 
+    def give_back(self) -> None:
+        """What was counted last does not count."""
+        self._left = min(self._burst, self._left + 1.0)
+
 
 class Lateness:
     """How much longer a message was on its way than the fastest one lately: of two clocks that agree in their pace alone."""

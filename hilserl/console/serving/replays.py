@@ -56,9 +56,12 @@ class Replays:
         return self._keep > 0 and len(there) < _MOST_FRAMES and time.monotonic() - self._last_s.get(camera, 0.0) >= _LEAST_S
 
     def add(self, camera: str, step: int, jpeg: bytes) -> None:
-        """Keep a picture of the episode that is on; a step that is lower than the last begins another episode."""
+        """Keep a picture of the episode that is on; a step that is lower than the last begins another episode.
+
+        Of what was before the first step, the newest is kept: a person who records may think for minutes before moving.
+        """
         there = self._frames.setdefault(camera, [])
-        if there and step < there[-1][0]:
+        if there and (step < there[-1][0] or step == 0):
             there.clear()
         self._last_s[camera] = time.monotonic()
         there.append((step, jpeg))
@@ -73,7 +76,8 @@ class Replays:
         folder.mkdir(parents=True, exist_ok=True)
         places: dict[str, list[int]] = {}
         steps: list[int] = []
-        for camera, frames in self._frames.items():
+        gathered, self._frames = self._frames, {}  # `wants` is asked meanwhile, by another thread
+        for camera, frames in gathered.items():
             ends, size = [0], 0
             with (folder / f"{camera}.jpegs").open("wb") as file:
                 for _, jpeg in frames:
@@ -83,7 +87,6 @@ class Replays:
             steps = max(steps, [step for step, _ in frames], key=len)
         entry = {"id": name, **episode, "frames": {camera: len(ends) - 1 for camera, ends in places.items()}, "steps_of_frames": steps}
         write_json(folder / "episode.json", entry | {"places": places, "run": self._run})
-        self._frames = {}
         self.episodes.append(entry)
         self._places[name] = places
         self._forget_old()

@@ -9,7 +9,7 @@ import math
 import struct
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.websockets import WebSocket
@@ -23,6 +23,8 @@ MOST_SENSELESS = 20
 TOO_MUCH, SENSELESS = 4429, 4400
 _UNSEEN = 2
 _UNSEEN_S = 1.0
+_MOST_UNSEEN = 100
+_ENCODE_S = 0.25  # longer, and other messages go first
 _MOST_WAITING = 64
 _SLACK = 0.9
 
@@ -37,13 +39,12 @@ class HangUp(Exception):
 
 @dataclass
 class _Stream:
-    """One camera and view, as this page gets it."""
+    """One camera and view, as this page gets it; `unseen` are the numbers of pictures that it has not acknowledged."""
 
     newest: int = 0
     sent: int = 0
     sent_s: float = 0.0
-    seen: int = 0
-    unseen: int = 0
+    unseen: deque[int] = field(default_factory=lambda: deque(maxlen=_MOST_UNSEEN))
     step: int = 0
 
 
@@ -89,11 +90,13 @@ class Viewer:
 
     def has_picture(self, camera: str, view: str, number: int, step: int) -> None:
         """There is a newer picture."""
+        before, _ = self._there.get((camera, view), (0, 0))
         self._there[camera, view] = number, step
         if view in self._views and (self._cameras is None or camera in self._cameras):
             stream = self._streams.setdefault((camera, view), _Stream())
-            if number < stream.sent:  # the actor began anew
-                stream.sent = stream.seen = stream.unseen = 0
+            if number < before:  # the actor began anew; a picture that is newer than what was announced is no such sign
+                stream.sent = 0
+                stream.unseen.clear()
             stream.newest, stream.step = number, step
             self._wake.set()
 
@@ -118,13 +121,16 @@ class Viewer:
                     await self._send_picture(camera, view, stream)
 
     async def _send_picture(self, camera: str, view: str, stream: _Stream) -> None:
-        picture = await self._encoder.newest(camera, view, self._max_width, stream.newest)
+        try:
+            picture = await asyncio.wait_for(self._encoder.newest(camera, view, self._max_width, stream.newest), _ENCODE_S)
+        except TimeoutError:  # it goes on, and is asked again behind the messages that wait
+            return
         if picture is None:
             stream.newest = stream.sent
             return
         now = time.monotonic()
         stream.sent, stream.sent_s = max(picture.number, stream.newest), now
-        stream.unseen += 1
+        stream.unseen.append(picture.number)
         header = {
             "camera": camera,
             "view": view,
@@ -144,7 +150,7 @@ class Viewer:
             return math.inf
         since_s = time.monotonic() - stream.sent_s
         wait_s = _SLACK * self._period_s - since_s
-        return max(wait_s, _UNSEEN_S - since_s) if stream.unseen >= _UNSEEN else wait_s
+        return max(wait_s, _UNSEEN_S - since_s) if len(stream.unseen) >= _UNSEEN else wait_s
 
     def _next_picture_s(self) -> float | None:
         soonest = min((self._due_in_s(stream) for stream in self._streams.values()), default=math.inf)
@@ -215,9 +221,12 @@ class Viewer:
             self.has_picture(camera, view, number, step)
 
     def _seen(self, message: dict[str, Any]) -> None:
+        """Take an acknowledgement; it stands for those before it, which may have been lost, and costs the page nothing."""
         stream = self._streams.get((message["camera"], message["view"]))
         number = message["number"]
-        if stream is not None and isinstance(number, int) and stream.seen < number <= stream.sent:
-            stream.seen = number
-            stream.unseen = max(0, stream.unseen - 1) if number < stream.sent else 0
-            self._wake.set()
+        if stream is None or not isinstance(number, int) or number not in stream.unseen:
+            return
+        while stream.unseen and stream.unseen[0] <= number:
+            stream.unseen.popleft()
+        self._bucket.give_back()
+        self._wake.set()

@@ -1,7 +1,12 @@
 // Live pictures: the newest one on a canvas, told to the server when it is shown.
 import { element } from "./dom.js";
 
-const STALE_MS = 1200;
+const STALE_MS = 1200, DECODE_MS = 2000;
+
+/** The picture, or null: it is broken, or the browser does not come to it. */
+function decoded(blob) {
+  return Promise.race([createImageBitmap(blob).catch(() => null), new Promise((resolve) => setTimeout(resolve, DECODE_MS, null))]);
+}
 
 export class Cameras {
   /** `send` takes messages to the server. */
@@ -69,8 +74,8 @@ export class Cameras {
     while (screen.next) {
       const { header, blob } = screen.next;
       screen.next = null;
-      const image = await createImageBitmap(blob).catch(() => null);
-      if (image) {
+      const image = await decoded(blob);
+      if (image) try {
         if (screen.canvas.width !== image.width || screen.canvas.height !== image.height) this.#shape(screen.canvas, image);
         screen.canvas.getContext("2d").drawImage(image, 0, 0);
         image.close();
@@ -80,7 +85,7 @@ export class Cameras {
         screen.delayMs = header.age_ms;
         screen.canvas.dataset.number = header.number;
         screen.canvas.classList.toggle("policy", header.view === "policy");
-      }
+      } catch (error) { console.error(error); }  // this one is lost, and not those after it
       this.#seen(header);
     }
     screen.busy = false;
