@@ -70,6 +70,7 @@ def run_policy_command(policy: str, config: str | None, overrides: dict[str, Any
     Raises:
         HilserlError: Any of the tree, for the user to fix.
     """
+    from commands.console import console_announced
     from hilserl.console.open import console_of
     from hilserl.evaluation.source import find_policy
     from hilserl.rollout.run import run_policy
@@ -78,7 +79,8 @@ def run_policy_command(policy: str, config: str | None, overrides: dict[str, Any
     settings = source.config(config, overrides)
     print(f"policy: {source.shown}", flush=True)
     _look_at_the_arm(settings)
-    with interrupted() as stop, console_of(settings, mode="run", run=policy) as operator:
+    say = lambda text: print(text, flush=True)  # noqa: E731
+    with interrupted() as stop, console_announced(settings, say), console_of(settings, mode="run", run=policy) as operator:
         worked = run_policy(
             settings,
             source.folder,
@@ -90,7 +92,7 @@ def run_policy_command(policy: str, config: str | None, overrides: dict[str, Any
                 f"{episode.steps / settings.robot.control_hz:.1f} s",
                 flush=True,
             ),
-            say=lambda text: print(text, flush=True),
+            say=say,
             video=video,
         )
     done = sum(episode.success for episode in worked.episodes)

@@ -342,12 +342,13 @@ def run_policy(
     episodes: Annotated[int | None, typer.Option(min=1, help="How many; by default until Ctrl-C.")] = None,
     video: Annotated[Path | None, typer.Option(help="Write a video of the first episodes here, side by side.")] = None,
     set_: Set = None,
+    console: Console = False,
 ) -> None:
     """Let a trained policy do its task, on the arm or in simulation, until Ctrl-C. A person may take over."""
     from commands.evaluate import run_policy_command
 
     _require_home()
-    run_policy_command(policy, config, _overrides(set_, None), episodes=episodes, video=video)
+    run_policy_command(policy, config, _with_console(_overrides(set_, None), console), episodes=episodes, video=video)
 
 
 @app.command()

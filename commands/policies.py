@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Registered policies: list, register, show. Promotion: the deployment evaluate/policy.", no_args_is_help=True)
+app = typer.Typer(help="What is registered: list, register. Promotion: the deployment evaluate/policy.", no_args_is_help=True)
 
 Config = Annotated[str, typer.Option(help="Configuration whose `tracking` says which MLflow.")]
 

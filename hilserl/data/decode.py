@@ -7,7 +7,7 @@ decodes, so threads use every core; each decoder itself is single-threaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from hilserl.data.dataset import Dataset
 from hilserl.errors import DatasetError
+from hilserl.schema import IMAGE_PREFIX
 
 # A frame belongs to a time stamp when it is nearer to it than a quarter of a period: never ambiguous.
 _TOLERANCE_PERIODS = 0.25
@@ -52,6 +53,17 @@ def decode_camera(dataset: Dataset, key: str) -> Iterator[DecodedFrame]:
     """
     for row, frame in decode_frames(dataset, key):
         yield DecodedFrame(row, rgb(frame))
+
+
+def decode_cameras(dataset: Dataset, cameras: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+    """Decode several cameras side by side: for every frame what each saw, uint8 (H, W, 3), by its name without prefix.
+
+    Raises:
+        DatasetError: A file is missing or damaged, or lacks a frame; names episode and frame.
+    """
+    decoders = [decode_camera(dataset, IMAGE_PREFIX + camera) for camera in cameras]
+    for frames in zip(*decoders, strict=True):
+        yield {camera: frame.image for camera, frame in zip(cameras, frames, strict=True)}
 
 
 def decode_frames(dataset: Dataset, key: str, frames: Mapping[int, np.ndarray] | None = None) -> Iterator[tuple[int, av.VideoFrame]]:

@@ -21,7 +21,7 @@ import numpy as np
 from hilserl.config.models import Role, TrainConfig
 from hilserl.data.convert import ROLES, PolicySteps, convert_steps, place
 from hilserl.data.dataset import Dataset
-from hilserl.data.decode import decode_camera, decode_frames
+from hilserl.data.decode import decode_cameras, decode_frames
 from hilserl.data.frame_view import FrameView
 from hilserl.data.interfaces import JointConverter, SuccessJudge
 from hilserl.data.preprocess import Preprocessor
@@ -196,9 +196,7 @@ def judge_episodes(dataset: Dataset, judge: SuccessJudge) -> np.ndarray:
         raise DatasetError(f"{dataset.root}: the success classifier looks at camera {missing}, the dataset has {cameras}")
     parts = []
     for position in range(len(dataset.episodes)):
-        episode = dataset.select([position])
-        views = [((camera, frame.image) for frame in decode_camera(episode, IMAGE_PREFIX + camera)) for camera in judge.cameras]
-        parts.append(judge.rewards(dict(pairs) for pairs in zip(*views, strict=True)))
+        parts.append(judge.rewards(decode_cameras(dataset.select([position]), judge.cameras)))
     return np.concatenate(parts)
 
 

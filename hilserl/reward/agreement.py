@@ -10,14 +10,14 @@ from typing import Literal
 import numpy as np
 
 from hilserl.data.dataset import REWARD_KEY, Dataset
-from hilserl.data.decode import decode_camera
+from hilserl.data.decode import decode_cameras
 from hilserl.errors import DatasetError
 from hilserl.progress import Progress, publish
 from hilserl.reward.classifier import SuccessClassifier
 from hilserl.reward.debounce import Verdict
 from hilserl.reward.labelled import require_views, success_labels
 from hilserl.reward.labels import Labels, episode_contents, labels_file
-from hilserl.schema import IMAGE_PREFIX, STATE_KEY
+from hilserl.schema import STATE_KEY
 
 STAGE = "judge-dataset"
 Known = Literal["trained on", "held out", "new"]
@@ -79,16 +79,13 @@ def frames_of(dataset: Dataset, position: int, classifier: SuccessClassifier) ->
         DatasetError: The dataset does not name a number of the state, or a video is damaged.
     """
     alone = dataset.select([position])
-    views: list[Iterator[tuple[str, np.ndarray]]] = [
-        ((camera, frame.image) for frame in decode_camera(alone, IMAGE_PREFIX + camera)) for camera in classifier.cameras
-    ]
-    if classifier.state:
-        names = dataset.names(STATE_KEY) or ()
-        if missing := sorted(set(classifier.state) - set(names)):
-            raise DatasetError(
-                f"{dataset.root}: the success classifier reads `{missing[0]}`, which the dataset's {STATE_KEY} does not name"
-            )
-        rows = alone.column(STATE_KEY)[:, [names.index(name) for name in classifier.state]]
-        views.append((STATE_KEY, row) for row in rows)
-    for pairs in zip(*views, strict=True):
-        yield dict(pairs)
+    frames = decode_cameras(alone, classifier.cameras)
+    if not classifier.state:
+        yield from frames
+        return
+    names = dataset.names(STATE_KEY) or ()
+    if missing := sorted(set(classifier.state) - set(names)):
+        raise DatasetError(f"{dataset.root}: the success classifier reads `{missing[0]}`, which the dataset's {STATE_KEY} does not name")
+    rows = alone.column(STATE_KEY)[:, [names.index(name) for name in classifier.state]]
+    for images, row in zip(frames, rows, strict=True):
+        yield {**images, STATE_KEY: row}

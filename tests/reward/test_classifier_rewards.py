@@ -5,6 +5,8 @@ import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +17,13 @@ from hilserl.data.buffer_build import get_or_build
 from hilserl.data.conversion_plan import plan_conversion
 from hilserl.data.convert import ROLES
 from hilserl.data.dataset import Dataset
+from hilserl.data.decode import decode_cameras
 from hilserl.data.offline_buffer import OfflineBuffer
 from hilserl.data.shard_store import convert_batch
 from hilserl.data.shards import ShardRecord, shard_folder
+from hilserl.data.writer import EpisodeWriter, policy_features
 from hilserl.errors import ConfigError, DatasetError
-from hilserl.reward.agreement import judge_dataset
+from hilserl.reward.agreement import frames_of, judge_dataset
 from hilserl.reward.classifier import SuccessClassifier
 from tasks.build_offline_buffer import load_judge
 
@@ -45,6 +49,30 @@ def test_the_first_success_pays_once_and_ends_the_episode(other: Path, saved: Pa
         np.testing.assert_array_equal(usable[mine], frames < frames[-1] if first is None else frames <= first)
     roles = {int(number): ROLES[columns["role"][columns["episode"] == number][0]] for number in range(len(judged))}
     assert roles == {0: "demonstration", 1: "demonstration", 2: "demonstration", 3: "failure", 4: "failure", 5: "demonstration"}
+
+
+def test_each_camera_is_judged_under_its_own_name(tmp_path: Path) -> None:
+    config = TrainConfig.model_validate(
+        {
+            "robot": {"cameras": {name: {"height": 64, "width": 96} for name in ("front", "wrist")}},
+            "observation": {"images": {name: {"resize": [48, 48]} for name in ("front", "wrist")}},
+        }
+    )
+    features = policy_features(config)
+    frames = {
+        "observation.images.front": np.full((64, 96, 3), 40, np.uint8),
+        "observation.images.wrist": np.full((64, 96, 3), 200, np.uint8),
+    }
+    state = np.zeros(features["observation.state"]["shape"], np.float32)
+    with EpisodeWriter(tmp_path / "two", "test/two", features, 10) as writer:
+        for _ in range(4):
+            writer.add_frame({"observation.state": state, **frames}, np.zeros(len(config.action_names), np.float32), 0.0, task="look")
+        writer.save_episode()
+    dataset = Dataset.open(tmp_path / "two")
+    looks_at_both: Any = SimpleNamespace(cameras=("front", "wrist"), state=())
+    for seen in (list(decode_cameras(dataset, ("front", "wrist"))), list(frames_of(dataset, 0, looks_at_both))):
+        assert len(seen) == 4
+        assert all(abs(frame[camera].mean() - level) < 5 for frame in seen for camera, level in grey.items())
 
 
 @pytest.mark.failure("D11")
