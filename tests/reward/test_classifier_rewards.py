@@ -59,10 +59,8 @@ def test_each_camera_is_judged_under_its_own_name(tmp_path: Path) -> None:
         }
     )
     features = policy_features(config)
-    frames = {
-        "observation.images.front": np.full((64, 96, 3), 40, np.uint8),
-        "observation.images.wrist": np.full((64, 96, 3), 200, np.uint8),
-    }
+    grey = {"front": 40, "wrist": 200}
+    frames = {f"observation.images.{camera}": np.full((64, 96, 3), level, np.uint8) for camera, level in grey.items()}
     state = np.zeros(features["observation.state"]["shape"], np.float32)
     with EpisodeWriter(tmp_path / "two", "test/two", features, 10) as writer:
         for _ in range(4):
