@@ -29,15 +29,20 @@ def comparison_rows(records: Sequence[RunRecord]) -> list[tuple[str, ...]]:
         rows.append(
             (
                 record.run_id,
-                percent(summary.get("success_rate")) if summary else str(record.facts.get("status", "–")),
+                percent(summary.get("success_rate")) if summary else _unfinished(record),
                 "–" if low is None else f"{100 * low:.1f} to {100 * high:.1f} %",
-                f"{summary.get('environment_steps') or 0:,}",
-                f"{summary.get('updates') or 0:,}",
+                f"{summary.get('environment_steps') or record.last('step') or 0:,.0f}",
+                f"{summary.get('updates') or record.last('utd/done') or 0:,.0f}",
                 f"{summary['learning_seconds'] / 60:.1f} min" if "learning_seconds" in summary else "–",
                 "" if not number else str(test) if test else "other starts: not compared",
             )
         )
     return rows
+
+
+def _unfinished(record: RunRecord) -> str:
+    status = str(record.facts.get("status", "–"))
+    return "not finished" if status == "training" else status
 
 
 def differing_settings(records: Sequence[RunRecord]) -> list[tuple[str, ...]]:
