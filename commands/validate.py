@@ -22,6 +22,7 @@ from hilserl.data.validation.page import headline, write_sources_page
 from hilserl.data.validation.page_titles import condensed, title_of
 from hilserl.data.validation.remedies import everything_to_paste, recommended
 from hilserl.demonstrations import get_or_record
+from hilserl.environments.named_classifier import check_classifier
 from hilserl.errors import ConfigError, HilserlError
 from hilserl.files import content_hash, home
 from hilserl.joints import RobotJointConverter
@@ -77,6 +78,7 @@ def _settings(target: str, overrides: dict[str, Any], config: str | None) -> tup
         if config is not None:
             raise ConfigError(f"{target}: no such folder. `--config` goes with the folder of a dataset.")
         settings = load_config(target, overrides)
+        check_classifier(settings)  # before demonstrations are recorded
         # A folder that does not exist is a finding, not a mistake at the command line.
         return settings, get_or_record(settings) if settings.dataset.record is not None else None, ()
     if config is not None:

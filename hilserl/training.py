@@ -23,8 +23,8 @@ from hilserl.data.buffer_build import get_or_build
 from hilserl.data.interfaces import SuccessJudge
 from hilserl.data.preprocess import Preprocessor
 from hilserl.demonstrations import get_or_record
-from hilserl.environments.judged import resolve_success
 from hilserl.environments.make import make_environment
+from hilserl.environments.named_classifier import check_classifier, resolve_success
 from hilserl.errors import CheckpointError, ConfigError
 from hilserl.files import home
 from hilserl.joints import RobotJointConverter
@@ -89,6 +89,7 @@ def train_in_process(
     """
     torch.set_num_threads(config.learner.torch_threads)
     config = resolve_success(resolve_encoder(resolve_environment(config)))
+    check_classifier(config)  # before demonstrations are recorded
     offline_buffer, encoders = prepare(config)
     environment = make_environment(config)  # first: one that cannot be made leaves no folder of a run
     try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import task
+from prefect import runtime, task
 
 from hilserl.config import TrainConfig
-from hilserl.environments.judged import resolve_success
+from hilserl.environments.named_classifier import check_classifier, resolve_success
 from hilserl.files import content_hash
 from hilserl.pretraining import STAGE, encoder_folder, encoder_inputs, get_or_pretrain, resolve_encoder, verify_encoders
 from tasks.caching import BY_KEY, run_verified
@@ -25,9 +25,13 @@ def pretrain_encoder_task(config: TrainConfig, *, key: str) -> str:
 def with_resolved_encoder(config: TrainConfig) -> TrainConfig:
     """Return the configuration with what its names mean now, so that no other host and no later attempt finds something else.
 
-    That is the sizes and the hash of a pretrained model, and the version of the success classifier behind an alias.
+    That is the sizes and the hash of a pretrained model, and the version of the success classifier behind an alias; the classifier is
+    refused here, before anything is recorded, if it does not fit or does not know success.
     """
-    return resolve_success(resolve_encoder(config))
+    resolved = resolve_success(resolve_encoder(config))
+    if not (resolved.robot.is_real and runtime.deployment.id):  # else the classifier's folder is on the host of the arm
+        check_classifier(resolved)
+    return resolved
 
 
 def pretrain_encoder(config: TrainConfig) -> Path | None:

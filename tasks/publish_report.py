@@ -68,6 +68,8 @@ def publish_report(
         "episodes": evaluated.episodes,
         "mean_seconds": evaluated.mean_seconds,
         "judged_by": evaluated.judged_by,
+        "true_successes": evaluated.true_successes,
+        "wrongly_called": evaluated.wrongly_called,
         "registered": run.facts().get("registered"),
         "folder": str(run.path),
         "policy": str(learned.policy),

@@ -205,7 +205,7 @@ class Actor:
         if self.human:
             self.human.observe_outcome(success and not interventions)
         self.operator.ended(how, success, total)
-        self._report(episode, total, length, success, interventions, started, evaluation=False, at=self.environment_steps)
+        self._report(episode, total, length, success, interventions, started, evaluation=False, at=self.environment_steps, info=info)
 
     def _choose(self, observation: dict[str, np.ndarray]) -> tuple[np.ndarray, bool]:
         """Return the action, and whether a human acts; where a period is kept, the human is asked at its end, and not before it."""
@@ -293,7 +293,7 @@ class Actor:
                 how = how_it_ended(outcome)
                 self.operator.saw(Moment.after((index, step), observation, info, outcome, total, seen=seen, evaluation=True))
             self.operator.ended(how, success, total)
-            self._report(index, total, step, success, 0, started, evaluation=True, at=at)
+            self._report(index, total, step, success, 0, started, evaluation=True, at=at, info=info)
 
     def _held_in_evaluation(self, observation: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
         """Return what the policy acts on: after a hold, what is seen now; None where the evaluation is broken off."""
@@ -303,8 +303,9 @@ class Actor:
         return self._wait_held(observation) if wish is Wish.HOLD else observation
 
     def _report(
-        self, episode: int, total: float, length: int, success: bool, interventions: int, started: float, *, evaluation: bool, at: int
-    ) -> None:
+        self, episode: int, total: float, length: int, success: bool, interventions: int, started: float,
+        *, evaluation: bool, at: int, info: Mapping[str, Any],
+    ) -> None:  # fmt: skip
         timing = self._pace.timing if self._pace else Timing()
         self.client.send_episode(
             EpisodeReport(
@@ -320,6 +321,7 @@ class Actor:
                 late_steps=timing.late_steps,
                 longest_period_s=timing.longest_period_s,
                 observation_age_s=timing.observation_age_s,
+                true_success=None if info.get("judged_by") == "simulator" else info.get("true_success"),
             )
         )
 

@@ -90,6 +90,7 @@ def run_actor(
                     result = actor.result(reason)
                     break
                 environment = make_environment(config)
+            operator.told(ended=result.reason)
             client.flush(timeout_s=10.0)
             logger.info("Actor ended: %s", result.reason)
             return result

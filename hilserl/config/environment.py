@@ -176,6 +176,9 @@ class SuccessConfig(Model):
     classifier: str | None = Field(
         None, description="Folder of `hilserl classifier train`, or `models:/hilserl-<task>-classifier@champion` of the registry"
     )
+    accept_poor_classifier: bool = Field(
+        False, description="The classifier may judge although its balanced accuracy on held-out frames is below 75 %; guessing reaches 50 %"
+    )
     other_crop: bool = Field(False, description="The classifier may look at another part of a camera's picture than the policy does")
     disagreements: Path | None = Field(
         None,

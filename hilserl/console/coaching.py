@@ -24,6 +24,7 @@ _LITTLE_HELP = 0.05
 _WEAK = 0.35
 _WORSE_BY = 0.3
 _CELLS = 3
+_FEW_HERE = 4
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _between(state: Mapping[str, Any], episodes: Sequence[Mapping[str, Any]]) ->
         said.append(
             Advice(
                 "taper",
-                f"{100 * success:.0f} % succeed, {100 * help_share:.0f} % of the steps are yours: help less, where it would fail.",
+                f"{100 * success:.0f} % succeed, {100 * help_share:.0f} % of the steps are by hand: help less, where it would fail.",
             )
         )
     elif success < _WEAK and help_share < _LITTLE_HELP:
@@ -139,7 +140,7 @@ def _weak_place(episodes: Sequence[Mapping[str, Any]]) -> tuple[str, int, int] |
     for row, column in sorted({tuple(cell) for cell in cells.tolist()}):
         here = (cells == (row, column)).all(axis=1)
         gap = float(won[here].mean() - won[~here].mean())
-        if here.sum() >= 2 and gap <= -_WORSE_BY and (weakest is None or gap < weakest[0]):
+        if here.sum() >= _FEW_HERE and gap <= -_WORSE_BY and (weakest is None or gap < weakest[0]):
             middle = 1000 * cubes[here].mean(axis=0)
             where = " ".join(filter(None, (("near", "", "far")[row], ("right", "", "left")[column]))) or "in the middle"
             weakest = gap, f"{where} (x {middle[0]:.0f}, y {middle[1]:+.0f} mm)", int(won[here].sum()), int(here.sum())

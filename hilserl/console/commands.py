@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from hilserl.console.drive import Drive
+from hilserl.console.drive import STALE_S, Drive
 from hilserl.teleop.events import TeleopEvent
 from hilserl.teleop.operator import Wish
 
@@ -146,7 +146,9 @@ class Commands:
         if not allowed and any(message["action"]):
             raise Refused(_DRIVE_NEEDS if self.may_drive else _NOT_MOVED)
         may_take = allowed and self.in_episode and not self._held
-        self.drive.hear(message["seq"], message["action"], message["sent"], now, may_take=may_take)
+        late_s = now - message["sent"]
+        if not self.drive.hear(message["seq"], message["action"], message["sent"], now, may_take=may_take) and late_s > STALE_S:
+            raise Refused(f"your commands arrive {1000 * late_s:.0f} ms late; they are dropped. This machine may be overloaded")
 
     def _command(self, name: str, value: Any, message: dict[str, Any]) -> None:
         match name:

@@ -29,5 +29,8 @@ def console_of(config: TrainConfig, *, mode: str, run: str = "") -> Iterator[Ope
     operator = ConsoleOperator(config, mode=mode, run=run)
     try:
         yield operator
+    except Exception as error:
+        operator.told(ended=f"{type(error).__name__}: {error}")
+        raise
     finally:
         operator.close()

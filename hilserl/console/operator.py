@@ -250,16 +250,20 @@ class ConsoleOperator:
             self._telemetry.new_weights(version)
         if (text := facts.pop("text", None)) is not None:
             self._text = text
+        ended = facts.pop("ended", None)
         self._told |= facts
+        if ended is not None:
+            self._set("ended", f"This run has ended: {str(ended).rstrip('.')}. Nothing moves.")
 
     def close(self) -> None:
         """End the console's process; safe to call twice."""
         if self._ending.is_set():
             return
-        self._set("ended", "The actor has ended.")
+        text = self._text if self._phase == "ended" else "This run has ended. Nothing moves."
         self._ending.set()
         self._commands.changed.set()
         self._thread.join(_END_S)
+        self._set("ended", text)  # the last word, with the last figures: no other thread publishes now
         self._let_go()
         self._process.stop()
         self._pictures.close()
@@ -343,7 +347,7 @@ class ConsoleOperator:
             "asks": commands.asks,
             "stopped": _stopped(self._latch, may_rearm=self._phase == "stopped"),
         }
-        state["alarms"] = self._telemetry.alarms(state)
+        state["alarms"] = [] if self._phase == "ended" else self._telemetry.alarms(state)
         return state
 
     def _control(self) -> str:

@@ -14,6 +14,7 @@ from hilserl.teleop.operator import Moment
 
 OF_LAST = 20
 _LONGEST_PATH = 200
+_CHECKED = 10
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class _Ended:
     success: bool
     length: int
     interventions: int
+    called: bool  # success, by the judge that is no person
+    judged_by: str | None
+    truth: bool | None  # None: nobody knows it
 
 
 class Tally:
@@ -42,6 +46,8 @@ class Tally:
         self._cube: list[float] | None = None
         self._began_s = 0.0
         self._done_before = 0
+        self._called = False
+        self._truth: bool | None = None
 
     def begin(self, moment: Moment) -> None:
         """An episode begins, or goes on after a hold."""
@@ -50,7 +56,7 @@ class Tally:
         self._bouts, self._path, self._began_s = [], [], time.monotonic()
         cube = moment.info.get("cube_pos_m")
         self._cube = None if cube is None else [round(float(value), 4) for value in np.asarray(cube)]
-        self.judge = None
+        self.judge, self._called, self._truth = None, False, None
         self.episode = {
             "number": moment.episode, "evaluation": moment.evaluation, "step": 0, "clock_s": 0.0, "limit_s": self._limit_s,
             "reward": 0.0, "return": 0.0, "success": False, "intervention_steps": 0,
@@ -86,6 +92,9 @@ class Tally:
         if tool_m is not None and len(self._path) < _LONGEST_PATH:
             self._path.append(tool_m)
         info = moment.info
+        self._called |= bool(info.get("is_success"))
+        if info.get("true_success") is not None:
+            self._truth = bool(self._truth) or bool(info["true_success"])
         if "success_probability" in info or "judged_by" in info:
             self.judge = {
                 "probability": _number(info.get("success_probability")),
@@ -104,7 +113,9 @@ class Tally:
         if not episode["evaluation"]:
             self._episodes += 1
             if how not in ("discarded", "cut"):
-                self._last.append(_Ended(how == "success", episode["step"], episode["intervention_steps"]))
+                judged_by = (self.judge or {}).get("judged_by")
+                success, done = how == "success", (episode["step"], episode["intervention_steps"])
+                self._last.append(_Ended(success, *done, self._called, judged_by, self._truth))
         return {
             "number": episode["number"], "evaluation": episode["evaluation"], "ended": how, "success": how == "success",
             "length": episode["step"], "return": episode["return"], "seconds": round(time.monotonic() - self._began_s, 2),
@@ -115,12 +126,18 @@ class Tally:
     def session(self) -> dict[str, Any]:
         """Return the session so far; rates are over the last episodes, and null before the first."""
         steps = sum(one.length for one in self._last)
+        known = [one for one in self._last if one.truth is not None and one.judged_by == "classifier"]
+        differ = [one.called != one.truth for one in known]
         return {
             "episodes": self._episodes,
             "steps": self._steps,
             "success_rate": sum(one.success for one in self._last) / len(self._last) if self._last else None,
             "intervention_rate": sum(one.interventions for one in self._last) / steps if steps else None,
             "of_last": len(self._last),
+            "judged_by": self._last[-1].judged_by if self._last else None,
+            "truth_known": len(known),
+            "truth_agrees": len(known) - sum(differ),
+            "differ_of_last_10": sum(differ[-_CHECKED:]),
             "wanted": None,
             "saved": None,
             "failed": None,

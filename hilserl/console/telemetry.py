@@ -17,6 +17,8 @@ _RATE_OVER_S = 5.0
 _LATE_SHARE = 0.1
 _MANY_WAITING = 500
 _OLD_WEIGHTS_S = 30.0
+_MANY_DIFFER = 2
+_STANDS = ("starting", "waiting", "stopped", "evaluation", "ended")
 
 
 class Telemetry:
@@ -34,6 +36,7 @@ class Telemetry:
         self.weights_version = 0
         self._config = config
         self._weights_at = time.monotonic()
+        self._stood_at = time.monotonic()
         self._updates: deque[tuple[float, int]] = deque(maxlen=200)
         self._since: dict[str, float] = {}
         self._kinematics: Any = None
@@ -95,7 +98,11 @@ class Telemetry:
 
     def alarms(self, state: dict[str, Any]) -> list[dict[str, Any]]:
         """Say what is wrong, each with how long it has been so; `state` is the state message so far."""
-        found = [alarm for alarm in (*self._arm_alarms(state), *self._learner_alarms(state), *_timing_alarms(state)) if alarm is not None]
+        found = [
+            alarm
+            for alarm in (*self._arm_alarms(state), *self._learner_alarms(state), *_timing_alarms(state), *_judge_alarms(state))
+            if alarm is not None
+        ]
         now = time.monotonic()
         self._since = {text: self._since.get(text, now) for _, text, _ in found}
         return [
@@ -122,7 +129,10 @@ class Telemetry:
 
     def _learner_alarms(self, state: dict[str, Any]) -> list[tuple[str, str, str]]:
         learner, link, found = state["learner"], state["link"], []
-        if learner is not None and not learner["connected"]:
+        now = time.monotonic()
+        if state.get("phase") in _STANDS or state.get("control") in ("held", "stopped"):
+            self._stood_at = now  # nothing is learned from an arm that stands
+        if learner is not None and not learner["connected"] and learner["phase"] != "finished":
             found.append(
                 (
                     "error",
@@ -130,7 +140,9 @@ class Telemetry:
                     "Steps wait on disk; the arm stops by itself after 2 minutes. Look at the learner's host.",
                 )
             )
-        elif learner is not None and learner["phase"] == "training" and learner["weights_age_s"] > _OLD_WEIGHTS_S:
+        elif (
+            learner is not None and learner["phase"] == "training" and min(learner["weights_age_s"], now - self._stood_at) > _OLD_WEIGHTS_S
+        ):
             text = "The policy has had no new weights for more than 30 s."
             found.append(("warning", text, "The learner is busy saving or evaluating, or hangs: look at its page."))
         found += [] if learner is None else [_of_learner(alarm) for alarm in self.client.last_status.alarms]
@@ -150,6 +162,14 @@ def _timing_alarms(state: dict[str, Any]) -> list[tuple[str, str, str]]:
     if timing is None or episode is None or episode["step"] < 20 or timing["late_steps"] <= _LATE_SHARE * episode["step"]:
         return []
     return [("warning", "More than a tenth of the control steps began late.", "Free this machine of other work (docs/reliability.md).")]
+
+
+def _judge_alarms(state: dict[str, Any]) -> list[tuple[str, str, str]]:
+    differ = (state.get("session") or {}).get("differ_of_last_10", 0)
+    if differ <= _MANY_DIFFER:
+        return []
+    text = f"The classifier and the simulator differ about success in {differ} of the last 10 episodes."
+    return [("warning", text, "It rewards what is wrong: gather examples of it, and train the classifier anew (docs/classifier.md).")]
 
 
 def _servo(bus: Any, index: int) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import gymnasium
@@ -13,14 +12,14 @@ from numpy.typing import NDArray
 
 from hilserl.config.environment import ImageConfig
 from hilserl.config.models import TrainConfig
+from hilserl.environments.named_classifier import check_classifier, say_who_judges, state_names
 from hilserl.errors import CheckpointError, ConfigError, SimulationError
 from hilserl.files import home
 from hilserl.reward.classifier import SuccessClassifier
 from hilserl.reward.debounce import Debouncer
 from hilserl.reward.disagreements import Disagreements
-from hilserl.schema import IMAGE_PREFIX, STATE_KEY, policy_schema
+from hilserl.schema import IMAGE_PREFIX, STATE_KEY
 from hilserl.sim.privileged import succeeds
-from hilserl.tracking.registry import fetch, find, is_model_uri
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +61,7 @@ class ClassifierJudge:
     def __init__(self, classifier: SuccessClassifier, config: TrainConfig) -> None:
         self.classifier = classifier
         self.version = classifier.version if classifier.folder is not None else "unsaved"
-        self._state = [_state_names(config).index(name) for name in classifier.state]
+        self._state = [state_names(config).index(name) for name in classifier.state]
         self.begin()
 
     def begin(self) -> None:
@@ -201,71 +200,23 @@ class JudgedEnvironment(gymnasium.Wrapper[Observation, NDArray[np.float32], Obse
 
 
 def open_judge(config: TrainConfig) -> Judge:
-    """Open the classifier that the configuration names, and compare it with what the environment shows; or take the person.
+    """Open the classifier that the configuration names, compared with what the environment shows; or take the person. Logs who judges.
 
     Raises:
         CheckpointError: The classifier is missing or damaged.
-        ConfigError: It looks at something else than this environment shows.
+        ConfigError: It looks at something else than this environment shows, or does not know success.
         ServiceError: It is not in the registry, or that cannot be reached.
     """
     if config.success_by == "human":
         return PersonJudge()
-    named = config.task.success.classifier
-    assert named is not None, "checked when the configuration was read"
+    folder = check_classifier(config)
+    assert folder is not None, "checked when the configuration was read"
     try:
-        classifier = SuccessClassifier.load(fetch(named, config=config.tracking) if is_model_uri(named) else Path(named).expanduser())
+        judge = ClassifierJudge(SuccessClassifier.load(folder), config)
     except CheckpointError as error:
         raise CheckpointError(f"task.success.classifier: {error}") from error
-    if problems := misfits(classifier, config):
-        raise ConfigError(
-            f"task.success.classifier {named} (schema {classifier.schema_hash}) does not fit this environment: {'; '.join(problems)}."
-        )
-    return ClassifierJudge(classifier, config)
-
-
-def resolve_success(config: TrainConfig) -> TrainConfig:
-    """Name the version of a registered classifier that an alias means now: a run that goes on tomorrow is judged by the same.
-
-    Raises:
-        ServiceError: It is not in the registry, or that cannot be reached.
-    """
-    named = config.task.success.classifier
-    if named is None or not is_model_uri(named):
-        return config
-    success = config.task.success.model_copy(update={"classifier": find(named, config=config.tracking).uri})
-    return config.model_copy(update={"task": config.task.model_copy(update={"success": success})})
-
-
-def misfits(classifier: SuccessClassifier, config: TrainConfig) -> list[str]:
-    """Say what a classifier looks at that this environment does not show, or shows otherwise; empty where it fits."""
-    problems = []
-    for camera, view in sorted(classifier.views.items()):
-        if camera not in config.robot.cameras:
-            problems.append(
-                f"it looks at camera `{camera}`, the robot has {sorted(config.robot.cameras)}: add it, or train a classifier for those"
-            )
-            continue
-        native = config.robot.cameras[camera].height, config.robot.cameras[camera].width
-        if native != view.native:
-            problems.append(
-                f"camera `{camera}` delivers {native[0]}x{native[1]} px (height x width), learned from {view.native[0]}x{view.native[1]}: "
-                "record at that size, or train it again"
-            )
-            continue
-        image = config.observation.images.get(camera)
-        crop = (image.crop or (0, 0, *native)) if image is not None else view.crop
-        if crop != view.crop and not config.task.success.other_crop:
-            problems.append(
-                f"it sees the crop {list(view.crop)} [top, left, height, width] of camera `{camera}`, the policy {list(crop)}: train it "
-                "with `--config` of this configuration, or set `task.success.other_crop: true` if that is meant"
-            )
-    if missing := sorted(set(classifier.state) - set(_state_names(config))):
-        problems.append(f"it reads `{missing[0]}` of the state, and observation.state is {list(config.observation.state)}")
-    return problems
-
-
-def _state_names(config: TrainConfig) -> tuple[str, ...]:
-    return policy_schema(config).observation[STATE_KEY].names
+    say_who_judges(judge.classifier.training, judge.version)
+    return judge
 
 
 def seeing(config: TrainConfig, cameras: tuple[str, ...]) -> TrainConfig:

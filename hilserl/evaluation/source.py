@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hilserl.config.loader import load_config
 from hilserl.config.models import TrackingConfig, TrainConfig
-from hilserl.environments.judged import resolve_success
+from hilserl.environments.named_classifier import resolve_success
 from hilserl.errors import CheckpointError
 from hilserl.files import file_hash, home
 from hilserl.policy import Policy, read_policy_manifest

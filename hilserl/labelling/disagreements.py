@@ -36,6 +36,11 @@ class DisagreementSession:
         Raises:
             DatasetError: There are no frames, or the labels are damaged.
         """
+        if not folder.is_dir():
+            raise DatasetError(
+                f"{folder}: no such folder. The actor makes it while a classifier judges: `task.success.disagreements`, by default "
+                "HILSERL_HOME/disagreements/<task>."
+            )
         self.entries: dict[str, Disagreement] = {entry.id: entry for entry in Disagreements(folder).entries()}
         if not self.entries:
             raise DatasetError(f"{folder}: no frames on which human and classifier disagreed. The actor writes them while it trains.")

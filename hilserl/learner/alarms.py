@@ -24,6 +24,8 @@ _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 1e-4, 1.0
 _LOST_SUCCESS = 0.25
 _FAR_FROM_DEMONSTRATIONS = 2.0  # standard deviations from picture to picture
 _RISING_INTERVENTIONS = 0.15
+_WRONGLY_REWARDED = 0.05
+_JUDGED_EPISODES = 20
 
 
 @dataclass(frozen=True)
@@ -237,6 +239,14 @@ def rules(config: TrainConfig, target_entropy: float) -> tuple[Rule, ...]:
             lambda rise: rise > _RISING_INTERVENTIONS,
             "The share of steps in which somebody intervenes rose by {value:.0%} within 20 episodes: the policy gets worse, or the scene "
             "has changed. Look at its last evaluation, at `drift/images`, and at where the interventions begin.",
+        ),
+        Rule(
+            "wrongly_rewarded",
+            1,
+            lambda v: v.get("judge/wrongly_rewarded") if v.get("judge/rewarded_total", 0.0) >= _JUDGED_EPISODES else None,
+            lambda share: share > _WRONGLY_REWARDED,
+            "{value:.0%} of the last 20 rewarded episodes were no success, as the simulation knows: the policy learns what the judge "
+            "takes for one. Stop; label the kept frames with `hilserl label --disagreements` and train the classifier again with them.",
         ),
         Rule(
             "checkpoint_failing",

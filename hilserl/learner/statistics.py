@@ -94,9 +94,12 @@ class EpisodeStatistics:
     """Environment steps at which the learner went back to its best."""
     costs: dict[str, int] = field(default_factory=lambda: {"human_frames": 0, "evaluation_frames": 0, "episodes": 0})
     """Over the whole run."""
+    judged: dict[str, int] = field(default_factory=lambda: {"rewarded": 0, "wrongly_rewarded": 0})
+    """Training episodes over the whole run that a classifier or a person called a success, where the simulation knows the truth."""
 
     def __post_init__(self) -> None:
         self._recent: deque[EpisodeReport] = deque(maxlen=2 * self.window)  # and those before, for the trend
+        self._rewarded: deque[bool] = deque(maxlen=self.window)  # whether wrongly, of those in `judged`
         self._pending: dict[str, list[EpisodeReport]] = {}  # by actor
         self.actors = ActorStatistics(by_return=self.by_return)
 
@@ -120,6 +123,10 @@ class EpisodeStatistics:
         if not report.evaluation:
             self.training_episodes += 1
             self._recent.append(report)
+            if report.is_success and report.true_success is not None:
+                self._rewarded.append(not report.true_success)
+                self.judged["rewarded"] += 1
+                self.judged["wrongly_rewarded"] += not report.true_success
             return None
         reports = self._pending.setdefault(actor_id, [])
         if reports and not _go_together(reports, report):  # that evaluation was interrupted
@@ -141,6 +148,8 @@ class EpisodeStatistics:
             "training_episodes": self.training_episodes,
             "roll_backs": list(self.roll_backs),
             "costs": dict(self.costs),
+            "judged": dict(self.judged),
+            "rewarded": list(self._rewarded),
             "recent": [asdict(report) for report in self._recent],
             "pending": {actor: [asdict(report) for report in reports] for actor, reports in self._pending.items()},
             "actors": self.actors.state(),
@@ -152,6 +161,9 @@ class EpisodeStatistics:
         self.training_episodes = int(state["training_episodes"])
         self.roll_backs[:] = [int(step) for step in state.get("roll_backs", ())]
         self.costs |= {name: int(count) for name, count in state.get("costs", {}).items()}
+        self.judged |= {name: int(count) for name, count in state.get("judged", {}).items()}
+        self._rewarded.clear()
+        self._rewarded.extend(bool(wrong) for wrong in state.get("rewarded", ()))
         self._recent.clear()
         self._recent.extend(EpisodeReport(**report) for report in state["recent"])
         self._pending = {actor: [EpisodeReport(**report) for report in reports] for actor, reports in state["pending"].items()}
@@ -161,7 +173,8 @@ class EpisodeStatistics:
         """Return the rolling means, empty before the first episode.
 
         Success only where there is such a thing; `success_autonomous` counts only episodes without intervention; steps, not episodes, weigh
-        the intervention rate; its trend is against the same number of episodes before.
+        the intervention rate; its trend is against the same number of episodes before. `judge/wrongly_rewarded` is the share of the last
+        `window` episodes called a success that were none, where a simulation knows better than the judge.
         """
         if not self._recent:
             return {}
@@ -174,6 +187,12 @@ class EpisodeStatistics:
             "intervention/rate": _intervention_rate(recent),
             **{f"cost/{name}": float(count) for name, count in self.costs.items()},
         }
+        if self._rewarded:
+            values |= {
+                "judge/wrongly_rewarded": _mean(self._rewarded),
+                "judge/wrongly_rewarded_total": float(self.judged["wrongly_rewarded"]),
+            }
+            values["judge/rewarded_total"] = float(self.judged["rewarded"])
         if len(before) == self.window:
             values["intervention/trend"] = _intervention_rate(recent) - _intervention_rate(before)
         if alone and not self.by_return:

@@ -75,6 +75,8 @@ def encode_record(record: Record) -> bytes:
         )
         report.environment_steps, report.late_steps = record.environment_steps, record.late_steps
         report.longest_period_s, report.observation_age_s = record.longest_period_s, record.observation_age_s
+        if record.true_success is not None:
+            report.true_success = bool(record.true_success)
     payload: bytes = message.SerializeToString()
     return payload
 
@@ -118,6 +120,7 @@ def decode_record(payload: bytes) -> Record:
             late_steps=report.late_steps,
             longest_period_s=report.longest_period_s,
             observation_age_s=report.observation_age_s,
+            true_success=report.true_success if report.HasField("true_success") else None,
         )
         _check_report(received)
         return received

@@ -71,7 +71,7 @@ class Step(_message.Message):
     def __init__(self, episode: _Optional[int] = ..., step: _Optional[int] = ..., observation: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., action: _Optional[_Union[Tensor, _Mapping]] = ..., reward: _Optional[float] = ..., terminated: _Optional[bool] = ..., truncated: _Optional[bool] = ..., is_intervention: _Optional[bool] = ..., final_observation: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
 
 class EpisodeReport(_message.Message):
-    __slots__ = ("episode", "episode_return", "length", "is_success", "intervention_steps", "seconds", "evaluation", "weights_version", "environment_steps", "late_steps", "longest_period_s", "observation_age_s")
+    __slots__ = ("episode", "episode_return", "length", "is_success", "intervention_steps", "seconds", "evaluation", "weights_version", "environment_steps", "late_steps", "longest_period_s", "observation_age_s", "true_success")
     EPISODE_FIELD_NUMBER: _ClassVar[int]
     EPISODE_RETURN_FIELD_NUMBER: _ClassVar[int]
     LENGTH_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +84,7 @@ class EpisodeReport(_message.Message):
     LATE_STEPS_FIELD_NUMBER: _ClassVar[int]
     LONGEST_PERIOD_S_FIELD_NUMBER: _ClassVar[int]
     OBSERVATION_AGE_S_FIELD_NUMBER: _ClassVar[int]
+    TRUE_SUCCESS_FIELD_NUMBER: _ClassVar[int]
     episode: int
     episode_return: float
     length: int
@@ -96,7 +97,8 @@ class EpisodeReport(_message.Message):
     late_steps: int
     longest_period_s: float
     observation_age_s: float
-    def __init__(self, episode: _Optional[int] = ..., episode_return: _Optional[float] = ..., length: _Optional[int] = ..., is_success: _Optional[bool] = ..., intervention_steps: _Optional[int] = ..., seconds: _Optional[float] = ..., evaluation: _Optional[bool] = ..., weights_version: _Optional[int] = ..., environment_steps: _Optional[int] = ..., late_steps: _Optional[int] = ..., longest_period_s: _Optional[float] = ..., observation_age_s: _Optional[float] = ...) -> None: ...
+    true_success: bool
+    def __init__(self, episode: _Optional[int] = ..., episode_return: _Optional[float] = ..., length: _Optional[int] = ..., is_success: _Optional[bool] = ..., intervention_steps: _Optional[int] = ..., seconds: _Optional[float] = ..., evaluation: _Optional[bool] = ..., weights_version: _Optional[int] = ..., environment_steps: _Optional[int] = ..., late_steps: _Optional[int] = ..., longest_period_s: _Optional[float] = ..., observation_age_s: _Optional[float] = ..., true_success: _Optional[bool] = ...) -> None: ...
 
 class Record(_message.Message):
     __slots__ = ("step", "episode")

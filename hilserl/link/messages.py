@@ -78,6 +78,7 @@ class EpisodeReport:
         late_steps: Control steps that began more than a tenth of the period after their time.
         longest_period_s: Longest time between two control steps [s]; 0: they were not paced.
         observation_age_s: Greatest age of an observation when the action chosen from it began [s].
+        true_success: What the simulation knows, where a classifier or a person judged in one; None: nobody knows.
     """
 
     episode: int
@@ -92,6 +93,7 @@ class EpisodeReport:
     late_steps: int = 0
     longest_period_s: float = 0.0
     observation_age_s: float = 0.0
+    true_success: bool | None = None
 
 
 Record = Step | EpisodeReport

@@ -12,7 +12,7 @@ from hilserl.evaluation.paired import paired_test
 from hilserl.evaluation.result import EvaluationResult
 from hilserl.files import write_atomically
 from hilserl.report.charts import success_map
-from hilserl.report.page import MOST_VIDEO_BYTES, Chart, page_template, percent
+from hilserl.report.page import MOST_VIDEO_BYTES, Chart, page_template, percent, success_headline
 
 _NAMED = 60  # characters of a policy's name in a heading
 
@@ -26,8 +26,9 @@ def write_evaluation_page(evaluations: Sequence[tuple[str, EvaluationResult]], f
     """
     name, result = evaluations[0]
     rate = result.success_rate
-    title = f"Mean return {result.mean_return:.4g}" if rate is None else f"{percent(rate)} success"
-    kind = "" if rate is None or rate >= 0.9 else "warn" if rate >= 0.5 else "stop"
+    title, kind = f"Mean return {result.mean_return:.4g}", ""
+    if rate is not None:
+        title, kind = success_headline(rate, result.episodes, result.judged_by, result.true_successes, result.wrongly_called)
     charts: list[Chart] = []
     for shown, each in evaluations:
         starts = [(*episode.cube_m, episode.success) for episode in each.played if episode.cube_m]

@@ -105,8 +105,28 @@ def _verdict(record: RunRecord) -> tuple[str, str, str]:
         f"{summary['episodes']} deterministic episodes, 95 % Wilson interval {100 * low:.1f} to {100 * high:.1f} %, "
         f"judged by the {summary['judged_by']}. {record.run_id}, seed {summary['seed']}."
     )
-    kind = "" if summary["success_rate"] >= 0.9 else "warn" if summary["success_rate"] >= 0.5 else "stop"
-    return kind, f"{percent(summary['success_rate'])} success on {summary['task']}", lead
+    title, kind = success_headline(
+        summary["success_rate"], summary["episodes"], summary["judged_by"], summary.get("true_successes"), summary.get("wrongly_called")
+    )
+    return kind, f"{title} on {summary['task']}", lead
+
+
+def success_headline(rate: float, episodes: int, judge: str, true_successes: int | None, wrongly_called: int | None) -> tuple[str, str]:
+    """Return what is said first of an evaluation, and its colour: where a simulation knows of less success, the truth counts.
+
+    Args:
+        rate: Share of the episodes that were called a success.
+        episodes: Played.
+        judge: Who called them so.
+        true_successes: That the simulation knows of; None: it says nothing.
+        wrongly_called: Failures that were called a success; None likewise.
+    """
+    title, counted = f"{percent(rate)} success", rate
+    if true_successes is not None and wrongly_called:
+        counted = min(rate, true_successes / episodes)
+        title = f"{percent(rate)} called success by the {judge}; {percent(true_successes / episodes)} true"
+    kind = "" if counted >= 0.9 else "warn" if counted >= 0.5 else "stop"
+    return title, kind or ("warn" if wrongly_called else "")
 
 
 def _facts(record: RunRecord) -> list[tuple[str, str]]:

@@ -48,6 +48,8 @@ def cost_rows(record: RunRecord) -> Rows:
     ):
         if (value := record.last(metric)) is not None:
             rows.append((name, f"{value:,.0f}" if metric == "cost/episodes" else minutes(value)))
+    if (called := record.last("judge/rewarded_total")) and (wrong := record.last("judge/wrongly_rewarded_total")) is not None:
+        rows.append(("rewarded episodes that were none", f"{wrong:,.0f} of {called:,.0f} ({wrong / called:.0%}), as the simulation knows"))
     demonstrated = sum(each["rows"] for each in made.get("data", ()))
     if demonstrated:
         rows.append(("demonstrations", minutes(demonstrated)))

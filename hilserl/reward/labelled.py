@@ -175,8 +175,8 @@ def split_by_episode(episodes: Sequence[LabelledEpisode], share: float, seed: in
     counts = f"{len(successful)} of {len(episodes)} episodes contain a success"
     if len(successful) < 2:
         raise TrainingError(
-            f"{counts}, and two are needed, one to learn from and one to ask: record more, or mark the frames of success with "
-            "`hilserl dataset mark-success DATASET --from ranges.csv --into NEW_FOLDER`."
+            f"{counts}, and two are needed, one to learn from and one to ask: record more, or say which frames show success with "
+            "`hilserl label DATASET`, or from a table with `hilserl dataset mark-success DATASET --from ranges.csv --into NEW_FOLDER`."
         )
     held: set[int] = set()
     for places in (successful, failed):

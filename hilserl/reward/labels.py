@@ -235,23 +235,44 @@ def _read(path: Path) -> list[EpisodeLabel]:
         version = value["version"]
         if version != FORMAT_VERSION:
             raise DatasetError(f"{path}: labels of format {version}, this reads {FORMAT_VERSION}. Update hilserl, or move the file away.")
-        found = [
-            EpisodeLabel(
-                int(row["episode"]),
-                str(row["content"]),
-                int(row["frames"]),
-                _joined([(int(start), int(stop)) for start, stop in row["success"]]),
-                str(row["by"]),
-                str(row["at"]),
-            )
-            for row in value["episodes"]
-        ]
+        found = [_label(path, row) for row in value["episodes"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{path}: no readable labels ({type(error).__name__}: {error}). {fix}") from error
     for label in found:
         if any(not 0 <= start < stop <= label.frames for start, stop in label.success):
             raise DatasetError(f"{path}: episode {label.index} has {label.frames} frames and success at {list(label.success)}. {fix}")
     return found
+
+
+def _label(path: Path, row: Any) -> EpisodeLabel:
+    """Read what was said of one episode.
+
+    Raises:
+        DatasetError: A value is of another type than `save` writes, or the verdict contradicts the ranges.
+    """
+    episode = row["episode"]
+
+    def check(is_right: bool, name: str, allowed: str) -> None:
+        if not is_right:
+            raise DatasetError(f"{path}: episode {episode!r}: `{name}` is {row[name]!r}; {allowed} is allowed. Correct it.")
+
+    def is_count(number: Any) -> bool:
+        return type(number) is int and number >= 0
+
+    check(is_count(episode), "episode", "its number, without quotes,")
+    check(is_count(row["frames"]), "frames", "their number, without quotes,")
+    spans = row["success"]
+    is_spans = isinstance(spans, list) and all(isinstance(span, list) and len(span) == 2 and all(map(is_count, span)) for span in spans)
+    check(is_spans, "success", "a list of ranges [start, stop) in frames")
+    for name in ("content", "by", "at"):
+        check(isinstance(row[name], str), name, "text")
+    if "verdict" in row:
+        check(row["verdict"] in ("success", "failure"), "verdict", "`success` or `failure`")
+        fits = "success" if spans else "failure"
+        check(row["verdict"] == fits, "verdict", f"with `success: {spans}` only `{fits}`")
+    return EpisodeLabel(
+        episode, row["content"], row["frames"], _joined([(start, stop) for start, stop in spans]), row["by"], row["at"]
+    )  # fmt: skip
 
 
 def _user() -> str:

@@ -14,11 +14,15 @@ from hilserl.config.vision import ResNetConfig
 from hilserl.data.preprocess import CameraView
 from hilserl.errors import CheckpointError, ConfigError
 from hilserl.files import content_hash, file_hash
+from hilserl.reward.metrics import Confusion, Metrics
 
 FORMAT_VERSION = 2
 MANIFEST = "classifier.json"
 WEIGHTS = "model.safetensors"
+USELESS = 0.75
+"""Balanced accuracy on held-out frames below which a classifier does not know success; guessing reaches 0.5."""
 
+_COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negatives")
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -90,6 +94,17 @@ class ClassifierManifest(BaseModel):
                 f"{folder / WEIGHTS}: the content does not match its checksum: it was damaged or replaced. Train the classifier again."
             )
         return manifest
+
+
+def held_out_metrics(training: Mapping[str, Any]) -> Metrics | None:
+    """Return how good a classifier was on what it had never seen, from `training`; None where that does not say."""
+    try:
+        said = training["validation"]
+        frames, episodes = (Confusion(**{name: int(said[part][name]) for name in _COUNTS}) for part in ("frames", "episodes"))
+        metrics = Metrics(frames, episodes, int(said["early"]), int(said["flickers"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return metrics if metrics.frames.total else None
 
 
 def schema_hash(cameras: Mapping[str, CameraView], state: Sequence[str]) -> str:

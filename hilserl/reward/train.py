@@ -17,6 +17,7 @@ import numpy as np
 
 from hilserl.config.classifier import Recipe
 from hilserl.data.preprocess import CameraView
+from hilserl.errors import TrainingError
 from hilserl.progress import Progress, publish
 from hilserl.reward.calibration import fit_platt, reliability
 from hilserl.reward.classifier import SuccessClassifier
@@ -36,13 +37,13 @@ from hilserl.reward.labelled import (
     state_names,
     whole_views,
 )
+from hilserl.reward.manifest import USELESS
 from hilserl.reward.metrics import Metrics, measure
 
 __all__ = ["HOLD_FRAMES", "STAGE", "HeldOut", "Recipe", "TrainedClassifier", "choose_threshold", "train_classifier"]
 
 DEFAULT_THRESHOLD = 0.5
 HOLD_FRAMES = 3
-_USELESS = 0.75
 _CANDIDATES = (*np.round(np.arange(0.05, 0.96, 0.05), 2), 0.97, 0.98, 0.99, 0.995, 0.999, 0.9999)
 
 
@@ -110,7 +111,14 @@ def train_classifier(
     state = state_names(datasets, recipe.state)
     hard = hard_examples(disagreements, views, recipe.seed, state)
     labelled = labelled_episodes(datasets, labels)
-    split = split_in_three(labelled.episodes, recipe.validation_share, recipe.choice_share, recipe.seed)
+    try:
+        split = split_in_three(labelled.episodes, recipe.validation_share, recipe.choice_share, recipe.seed)
+    except TrainingError as error:
+        if not (labelled.unlabelled or labelled.copies):
+            raise
+        raise TrainingError(
+            f"{error} Left out: {len(labelled.unlabelled)} episodes that nobody labelled, {len(labelled.copies)} copies of others."
+        ) from error
     hold_frames = recipe.hold_frames or min(HOLD_FRAMES, _usual_success(split.train))
     seen = _decoded((*split.train, *split.choice, *split.validation), views, state)
     first, second = len(split.train), len(split.train) + len(split.choice)
@@ -232,7 +240,7 @@ def _remarks(labelled: Labelled, split: Split, metrics: Metrics, chosen: Metrics
         remarks.append(
             f"{len(labelled.unlabelled)} episodes were left out, since nobody labelled them: {'; '.join(labelled.unlabelled[:3])}"
         )
-    if (balanced := metrics.frames.balanced_accuracy) < _USELESS:
+    if (balanced := metrics.frames.balanced_accuracy) < USELESS:
         remarks.append(
             f"it does not know success: balanced accuracy {balanced:.0%} on held-out frames, guessing reaches 50 %. "
             "Does the camera see it? Mark more frames, or change the crop"

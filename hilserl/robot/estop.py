@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _ANSWER_S = 10.0  # until a stop is confirmed; landing takes one or two
 _HEARD_S = 1.0
+ALL_OFF = "the torque of all servos is off"
 _GUARDIAN_S = 30.0
 _LINE = 4096
 _LONGEST_PATH = 100  # a Unix socket's name holds 107 bytes
@@ -164,7 +165,7 @@ def stop_robot(robot_id: str, source: str, *, patience_s: float = 3.0) -> str:
         except (OSError, ValueError):
             answer = {}
     if answer.get("all_off"):
-        return "the torque of all servos is off"
+        return ALL_OFF
     if answer.get("confirmed"):
         return "the arm was stopped, but not every servo said that its torque is off. Switch the arm's power supply off"
     return _kill(robot_id, owner)

@@ -140,7 +140,9 @@ class Recorder:
                 self.recorded = replace(done, failed=done.failed + 1)
                 limit_s = self._config.task.control_time_s
                 self._tell(f"Not kept: called a failure, or no success within {limit_s:g} s (`task.control_time_s`).")
-        return self.recorded
+        done = self.recorded
+        self._operator.told(wanted=episodes, **vars(done), ended=f"{done.saved} of {episodes} demonstrations are saved")
+        return done
 
     def _play(self, begin: str) -> Outcome | None:
         """Record one episode, which begins with these words; None: stopped, or broken off by the operator."""

@@ -70,8 +70,10 @@ def test_help_tapers_as_success_rises():
 def test_it_names_the_corner_where_success_is_low():
     places = [(x, y) for x in (0.18, 0.23, 0.28) for y in (-0.08, 0.0, 0.08)]
     episodes = [an_episode((x, y) != (0.28, 0.08), at=(x, y), helped=1) for x, y in places for _ in range(2)]
+    assert kinds(state(), episodes) == []  # two episodes at a place say nothing
+    episodes = episodes[:12] + [an_episode(False, at=(0.28, 0.08), helped=1)] * 4
     (advice,) = advise(state(), episodes)
-    assert advice["kind"] == "place" and "far left (x 280, y +80 mm): 0 of 2" in advice["text"]
+    assert advice["kind"] == "place" and "far left (x 280, y +80 mm): 0 of 4" in advice["text"]
     assert kinds(state(), [an_episode(True, at=place, helped=1) for place in places for _ in range(2)]) == []
 
 

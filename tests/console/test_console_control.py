@@ -45,9 +45,12 @@ def test_stale_and_overtaken_commands_are_dropped(game, operator) -> None:
         operator.say({"type": "ping", "at": now_ms()})
     operator.last("pong")
     first = len(game.link.steps)
-    operator.drive(1.0, 0.0, 0.0, sequence=1, at=now_ms() - 1000.0)  # a second on its way
+    for sequence in (1, 2, 3):
+        operator.drive(1.0, 0.0, 0.0, sequence=sequence, at=now_ms() - 1000.0)  # a second on its way
     late = operator.ask({"type": "command", "name": "take_over", "at": now_ms() - 5000.0})
     assert not late["ok"] and "on the way" in late["error"]
+    said = [one["error"] for one in list(operator.messages) if one["type"] == "reply" and one["id"] is None]
+    assert len(said) == 1 and "ms late; they are dropped" in said[0]  # once, not 25 times a second
     time.sleep(0.3)
     assert operator.state["control"] == "policy" and not any(step.is_intervention for step in game.link.steps[first:])
     assert operator.ask({"type": "command", "name": "hold", "at": now_ms() - 5000.0})["ok"]  # what stops the arm is never too late

@@ -130,6 +130,29 @@ def test_a_connection_that_breaks_while_driving_is_said_and_nothing_goes_on_by_i
     page.complaints.clear()
 
 
+def test_a_run_that_has_ended_is_no_connection_that_broke(page: Page, console: FakeConsole) -> None:
+    text = "This run has ended: the learner finished. Nothing moves."
+    console.state |= {"phase": "ended", "control": "nobody", "text": text, "alive": False}
+    page.wait("document.querySelector('#who').textContent === 'The run has ended'")
+    page.eval("window.WebSocket = class extends WebSocket { constructor(...a) { super(window.later ? a[0] : 'ws://127.0.0.1:9/'); } }")
+    console.hang_up()
+    page.wait("!document.querySelector('#over').hidden && document.querySelector('#over').textContent.includes('the learner finished')")
+    assert page.eval("document.querySelector('#lost').hidden && !document.body.classList.contains('disconnected')")
+    console.state |= {"phase": "episode", "control": "policy", "text": "Episode 0", "alive": True}
+    page.eval("window.later = true")
+    page.wait("document.querySelector('#over').hidden && document.body.dataset.control === 'policy'")  # the next run
+    page.complaints.clear()  # of the connections that were refused
+
+
+def test_a_hand_that_moves_nothing_is_told_why(page: Page, console: FakeConsole) -> None:
+    console.controller = "v99"
+    page.wait("document.querySelector('#seat').textContent.includes('v99')")
+    page.down("ArrowUp")
+    page.wait("document.querySelector('#notes').textContent.includes('Not now: another page is in control')")
+    page.up("ArrowUp")
+    assert not drives(console)
+
+
 def test_a_gamepad_drives_while_its_shoulder_button_is_held(page: Page, console: FakeConsole) -> None:
     page.eval(PAD)
     page.eval("pad.axes[1] = -0.8; pad.axes[0] = 0.05")

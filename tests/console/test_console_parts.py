@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +15,11 @@ from hilserl.console.serving import asks
 from hilserl.console.serving.handover import Handover
 from hilserl.console.serving.rates import Bucket, Lateness
 from hilserl.console.serving.replays import Replays
+from hilserl.console.tally import Tally
 from hilserl.console.telemetry import Telemetry
 from hilserl.console.wire import Wire
 from hilserl.link.messages import LearnerAlarm, LearnerStatus
-from hilserl.teleop.operator import Wish
+from hilserl.teleop.operator import Moment, Wish
 
 
 class Clock:
@@ -125,6 +128,46 @@ def test_what_learning_complains_about_is_shown_with_its_remedy() -> None:
     assert alarm["remedy"] == "Stop it, or roll it back. Look at the page." and alarm["level"] == "warning"
     link.last_status = LearnerStatus(phase="training")
     assert telemetry.alarms(state) == []
+
+
+def test_an_arm_that_stands_is_no_reason_to_ask_for_new_weights(monkeypatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("hilserl.console.telemetry.time", SimpleNamespace(monotonic=clock))
+    link = FakeLink()
+    link.status = link.last_status = LearnerStatus(phase="training")
+    telemetry = Telemetry(make_config())
+    telemetry.client = link
+
+    def said(**state) -> list[str]:
+        parts = {"arm": None, "timing": None, "episode": None, "learner": telemetry.learner(), "link": telemetry.link()}
+        return [alarm["text"] for alarm in telemetry.alarms(parts | state)]
+
+    clock.now += 40.0
+    assert said(phase="episode", control="held") == [] and said(phase="waiting", control="nobody") == []
+    clock.now += 20.0
+    assert said(phase="episode", control="policy") == []
+    clock.now += 20.0
+    assert "no new weights" in said(phase="episode", control="policy")[0]
+
+
+@pytest.mark.parametrize(("wrong", "alarms"), [(2, 0), (3, 1)])
+def test_a_classifier_that_the_simulator_contradicts_is_said(wrong, alarms) -> None:
+    tally = Tally(6.0, 10.0)
+    for number in range(10):
+        info = {"is_success": True, "judged_by": "classifier", "success_probability": 0.9, "true_success": number >= wrong}
+        tally.step(Moment(number, 1, {}, info, reward=1.0, success=True), None)
+        tally.end("success", "none")
+    session = tally.session()
+    assert session["success_rate"] == 1.0 and session["judged_by"] == "classifier"
+    assert (session["truth_agrees"], session["truth_known"]) == (10 - wrong, 10)
+    state = {"arm": None, "timing": None, "episode": None, "learner": None, "link": None, "session": session}
+    assert len(Telemetry(make_config()).alarms(state)) == alarms
+
+
+def test_a_drive_command_that_is_late_is_refused_in_words() -> None:
+    commands = Commands(Drive(3, 10.0), source="console", waits_for_start=False, may_drive=True)
+    with pytest.raises(Refused, match="ms late; they are dropped"):
+        commands.take({"kind": "drive", "seq": 1, "action": [1.0, 0.0, 0.0], "sent": time.monotonic() - 0.5})
 
 
 def test_the_wire_never_waits_and_tells_when_the_other_side_has_gone() -> None:

@@ -86,6 +86,8 @@ def test_a_person_records_demonstrations_on_the_page(own_home, tmp_path) -> None
                         operator.sees(lambda state, kept=kept: state["session"]["saved"] == 1 and state["session"]["discarded"] == kept)
                 operator.drive(0.0, 0.0, 0.0)  # the key is up
             until(lambda: not recording.thread.is_alive())
+            last_word = operator.sees(lambda state: state["phase"] == "ended")
+            assert last_word["session"]["saved"] == 2 and "2 of 2 demonstrations" in last_word["text"] and last_word["alarms"] == []
             views = {header["view"]: cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) for header, jpeg in operator.pictures}
             assert views["raw"].shape == (84, 84, 3) and views["policy"].shape == (64, 64, 3) and views["raw"].std() > 5
             episodes = until(

@@ -14,12 +14,11 @@ from hilserl.environments.judged import (
     ClassifierJudge,
     JudgedEnvironment,
     PersonJudge,
-    misfits,
     open_judge,
-    resolve_success,
     unjudged,
 )
 from hilserl.environments.make import make_environment
+from hilserl.environments.named_classifier import check_classifier, misfits, resolve_success
 from hilserl.errors import CheckpointError, ConfigError, SimulationError
 from hilserl.reward.classifier import SuccessClassifier
 from hilserl.reward.disagreements import Disagreements
@@ -128,7 +127,7 @@ def test_the_arm_gets_the_verdicts_that_a_recording_of_it_would_get() -> None:
 )
 def test_a_classifier_of_another_camera_size_or_crop_is_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
     if "top" in message:  # `robot.cameras` is merged: look at a camera that is not there
-        problems = misfits(_of_camera("side"), config_of(folder, **changes))
+        problems = misfits(_of_camera("side").views, (), config_of(folder, **changes))
         assert problems and "looks at camera `side`, the robot has ['top', 'wrist']" in problems[0]
         return
     with pytest.raises(ConfigError, match=message):
@@ -143,6 +142,30 @@ def _of_camera(name: str) -> SuccessClassifier:
         hold_frames=1,
         training={},
     )
+
+
+def _held_out(right: int, wrong: int) -> dict[str, Any]:
+    counts = {"true_positives": right, "false_positives": wrong, "false_negatives": wrong, "true_negatives": right}
+    return {"validation": {"frames": counts, "episodes": counts, "early": 0, "flickers": 0}, "remarks": ["beware"]}
+
+
+@pytest.mark.failure("L19")
+def test_a_classifier_that_does_not_know_success_judges_only_where_somebody_insists(tmp_path: Path, caplog: Any) -> None:
+    caplog.set_level("INFO")
+    classifier_of(training=_held_out(63, 37)).save(tmp_path / "poor")
+    with pytest.raises(ConfigError, match=r"balanced accuracy 63%.*75% is the least.*accept_poor_classifier: true"):
+        make_environment(config_of(tmp_path / "poor"))
+    open_judge(config_of(tmp_path / "poor", **{"task.success.accept_poor_classifier": True}))
+    assert caplog.records[0].levelname == "WARNING" and "63 % of frames" in caplog.text and "beware" in caplog.text
+    classifier_of(training=_held_out(9, 1)).save(tmp_path / "good")
+    caplog.clear()
+    open_judge(config_of(tmp_path / "good"))
+    assert caplog.records[0].levelname == "INFO" and "90 % of frames; 18 of 20 episodes right, 1 failures called" in caplog.text
+    classifier_of().save(tmp_path / "unknown")
+    caplog.clear()
+    open_judge(config_of(tmp_path / "unknown"))
+    assert caplog.records[0].levelname == "WARNING" and "nothing says how good it is" in caplog.text
+    assert check_classifier(config_of()) is None
 
 
 def test_another_crop_can_be_meant(folder: Path) -> None:

@@ -1,8 +1,12 @@
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hilserl.config import load_config
 from hilserl.evaluation import wilson_interval
+from hilserl.learner.alarms import Alarms
 from hilserl.learner.governor import UtdGovernor
 from hilserl.learner.statistics import EpisodeStatistics
 from hilserl.link.messages import EpisodeReport
@@ -67,3 +71,22 @@ def test_wilson_interval_against_published_values() -> None:
     assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
     assert wilson_interval(100, 100)[1] == 1.0
+
+
+def test_wrongly_rewarded_episodes_are_counted_where_the_simulation_knows_and_outlive_a_restart() -> None:
+    statistics = EpisodeStatistics(evaluate_episodes=2)
+    statistics.add(report(is_success=True))  # nobody knows
+    assert "judge/wrongly_rewarded" not in statistics.metrics()
+    for number in range(30):
+        statistics.add(report(is_success=True, true_success=number < 25))
+    statistics.add(report(is_success=False, true_success=True))
+    again = EpisodeStatistics(evaluate_episodes=2)
+    again.load_state(json.loads(json.dumps(statistics.state())))
+    for each in (statistics, again):
+        values = each.metrics()
+        assert values["judge/wrongly_rewarded"] == 0.25
+        assert (values["judge/wrongly_rewarded_total"], values["judge/rewarded_total"]) == (5, 30)
+    config = load_config("reach_state")
+    _, raised = Alarms(config, -2.0).check(values, 100)
+    assert [alarm.name for alarm in raised] == ["wrongly_rewarded"] and "25% of the last 20" in raised[0].message
+    assert Alarms(config, -2.0).check(values | {"judge/rewarded_total": 19.0}, 100) == ({}, [])

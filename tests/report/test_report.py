@@ -18,7 +18,7 @@ from hilserl.evaluation.result import summarise
 from hilserl.report.charts import Curve, line_chart
 from hilserl.report.compare import comparison_rows, differing_settings, paired_test, write_comparison
 from hilserl.report.evaluation_page import write_evaluation_page
-from hilserl.report.page import write_report_page
+from hilserl.report.page import success_headline, write_report_page
 from hilserl.report.record import RunRecord, find_run
 
 
@@ -103,10 +103,19 @@ def test_an_evaluation_has_a_page_with_both_policies(home: Path) -> None:
         return summarise(config, played, 10.0, 3.0, None)
 
     page = write_evaluation_page([("the <first>", result({9})), ("the second", result({1, 2}))], home / "evaluation.html").read_text()
-    for said in ("90 % success", "the &lt;first&gt;", "judged by the success classifier", "10 same starts, 2 only by the first", "70 %",
+    for said in ("90 % called success by the success classifier; 70 % true", "the &lt;first&gt;",
+                 "judged by the success classifier", "10 same starts, 2 only by the first", "70 %",
                  "Side by side", "x 29.0 cm", "failures called a success"):  # fmt: skip
         assert said in page, said
     assert page.count('<circle class="dot c4"') == 3 and not re.search(r"""(src|href)=["'](?!data:)""", page)
+
+
+@pytest.mark.failure("L21")
+def test_a_success_that_was_none_is_not_green() -> None:
+    said = "100 % called success by the success classifier; 0 % true"
+    assert success_headline(1.0, 10, "success classifier", 0, 10) == (said, "stop")
+    assert success_headline(1.0, 10, "simulator", None, None) == ("100 % success", "")
+    assert success_headline(1.0, 40, "success classifier", 39, 1)[1] == "warn"
 
 
 def test_a_run_that_trains_has_a_page_too(home: Path) -> None:

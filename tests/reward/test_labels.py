@@ -1,5 +1,6 @@
 """What a person said of frames: beside the dataset, known by content, refused where the episode changed."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -89,3 +90,24 @@ def test_frames_that_are_not_there_are_refused(dataset: Path) -> None:
         with pytest.raises(DatasetError):
             labels.set(episode, ranges)
     assert labels.state(0) == "unseen"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("verdict", "sucess", "`success` or `failure`"),
+        ("verdict", "failure", "only `success`"),
+        ("episode", "7", "without quotes"),
+        ("frames", 14.0, "without quotes"),
+        ("success", [[1.5, 3]], "ranges"),
+    ],
+)
+def test_a_misspelt_label_is_refused_and_named(dataset: Path, name: str, value: object, allowed: str) -> None:
+    labels = Labels.load(Dataset.open(dataset))
+    labels.set(1, [(6, 14)])
+    file = labels.save()
+    content = json.loads(file.read_text())
+    content["episodes"][0][name] = value
+    file.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=rf"lamp\.labels\.json: episode ('7'|1): `{name}` is .*{allowed}"):
+        Labels.load(Dataset.open(dataset))

@@ -20,7 +20,7 @@ from hilserl.console.serving.replays import MAX_WIDTH, Replays
 from hilserl.console.serving.viewer import Viewer
 from hilserl.console.wire import Wire
 from hilserl.errors import HilserlError
-from hilserl.robot.estop import stop_robot
+from hilserl.robot.estop import ALL_OFF, stop_robot
 from hilserl.robot.latch import latched, robot_folder
 from hilserl.robot.rearm import rearm
 
@@ -35,6 +35,8 @@ _COMMANDS = {
     "source", "real_time", "answer",
 }  # fmt: skip
 _LINGER_S = 1.0
+_HINT_S, _SAME = 3.0, 20
+_NEARER = "Drive from nearer, or over a faster network"
 
 
 class Hub:
@@ -82,7 +84,9 @@ class Hub:
     async def finish(self) -> None:
         """The actor has gone: tell the pages, and let a stop that is under way come to its end."""
         self._log("the actor has ended")
-        self.state |= {"phase": "ended", "text": "The actor has ended.", "control": "nobody"}
+        if self.state.get("phase") != "ended":  # it was killed: it said no last word
+            self.state |= {"phase": "ended", "text": "The actor has gone without a word: its log says more.", "control": "nobody"}
+        self.state["alarms"] = []
         self._broadcast_state()
         await asyncio.sleep(_LINGER_S)
         if self._stopping:
@@ -157,10 +161,12 @@ class Hub:
         if not all(map(math.isfinite, wanted)):
             raise ValueError("drive")
         if viewer.name != self.handover.controller:
-            self._reply(viewer, None, "this page is not in control")
+            self._hint(viewer, "this page is not in control")
         elif late_s <= _LATE_DRIVE_S:
             ref = self._ref(viewer, None, forget=True)
             self._wire.send({"kind": "drive", "seq": sequence, "action": wanted, "sent": time.monotonic() - late_s, "ref": ref})
+        else:
+            self._hint(viewer, f"your commands arrive {1000 * late_s:.0f} ms late; they are dropped. {_NEARER}")
 
     def _command(self, viewer: Viewer, message: dict[str, Any], number: Any) -> None:
         name, late_s = message["name"], viewer.late_s(message)
@@ -191,6 +197,8 @@ class Hub:
             self._reply(viewer, number, "this environment is no arm: `hold` it, or end the run")
             return
         done = await asyncio.to_thread(stop_robot, self.robot, source)
+        if self.hello["kind"] == "simulation" and done == ALL_OFF:
+            done = "the simulated arm stands still"
         self._log(f"emergency stop: {done}")
         viewer.tell({"type": "reply", "id": number, "ok": True, "error": "", "text": done})
 
@@ -214,6 +222,13 @@ class Hub:
 
     def _reply(self, viewer: Viewer, number: Any, error: str) -> None:
         viewer.tell({"type": "reply", "id": number, "ok": not error, "error": error})
+
+    def _hint(self, viewer: Viewer, error: str) -> None:
+        """Say why drive commands do not count: they come 25 times a second, so the same is said once in a while."""
+        now, kind = time.monotonic(), error[:_SAME]
+        if now - viewer.hinted_s.get(kind, -math.inf) > _HINT_S:
+            viewer.hinted_s[kind] = now
+            self._reply(viewer, None, error)
 
     def _ref(self, viewer: Viewer, number: Any, *, forget: bool = False) -> int:
         ref = next(self._refs)
@@ -251,7 +266,9 @@ class Hub:
                     self._keep(message["episode"])
                 case "reply":
                     viewer, number, _ = self._waiting.pop(message["ref"], (None, None, 0.0))
-                    if viewer is not None:
+                    if viewer is not None and number is None:
+                        self._hint(viewer, message["error"])
+                    elif viewer is not None:
                         self._reply(viewer, number, message["error"])
         if self._wire.is_closed and not self.ended.is_set():
             asyncio.get_running_loop().remove_reader(self._wire.fileno())

@@ -54,10 +54,12 @@ class Viewer:
     Attributes:
         name: Its name among the pages, such as `v3`.
         where: Address of the browser.
+        hinted_s: When it was last told why its drive commands do not count, by the reason's first words.
     """
 
     def __init__(self, name: str, socket: WebSocket, encoder: Encoder) -> None:
         self.name = name
+        self.hinted_s: dict[str, float] = {}
         self.where = socket.client.host if socket.client else "?"
         self._socket, self._encoder = socket, encoder
         self._wake = asyncio.Event()

@@ -10,7 +10,7 @@ const GRACE_MS = 1500;  // until a state message can have told what became of ta
 const PAD_SAYS = { 3: "success", 0: "failure", 2: "discard", 8: "estop" };
 
 export class Driver {
-  /** `port` has send(message), command(name), say(name), request(), and state() -> {mayDrive, isMine, inEpisode, humanActs, autoReleaseMs}. */
+  /** `port` has send(message), command(name), say(name), request(), hint(text), and state() -> {mayDrive, isMine, inEpisode, humanActs, autoReleaseMs, unmoved}. */
   constructor(port) {
     this.port = port;
     this.keys = new Set();
@@ -71,9 +71,11 @@ export class Driver {
     const state = this.port.state(), wish = this.wish(), moves = this.padActs || wish.some((value) => value !== 0);
     if (!moves) this.rested = true;
     if (document.hidden) return;
-    if (!state.mayDrive) { if (this.taken) this.drop(); return; }
+    if (!state.mayDrive) { if (this.taken) this.drop(); if (moves) this.port.hint(state.unmoved && `Not now: ${state.unmoved}.`); return; }
     if (!this.taken) {
-      if (!moves || !this.rested || !state.inEpisode) return;
+      if (!moves) return;
+      if (!state.inEpisode) { if (this.rested) this.port.hint(state.unmoved && `Not now: ${state.unmoved}.`); return; }
+      if (!this.rested) { this.port.hint("That key was down before: let go and press again, or I to take over."); return; }
       if (!state.isMine) { this.port.request(); return; }
       this.#begin("motion");
       if (this.padActs) this.port.command("take_over");

@@ -8,10 +8,10 @@ import { WorkspaceMap } from "./map.js";
 import { showAdvice, showAlarms, showArm, showAsks, showEpisode, showLearner, showSession, showWho } from "./panels.js";
 import { Replay } from "./replay.js";
 import { Seat } from "./seat.js";
-import { unable } from "./words.js";
+import { unable, unmoved } from "./words.js";
 
-const LET_GO_MS = 800, NOTE_MS = 7000, LATE_STOP_MS = 30000;
-let hello = null, state = null, map = null, path = [], pathOf = null, stopMs = null, adviceOn = localStorage.getItem("advice") !== "off", lostMs = null, wasDriving = false;
+const LET_GO_MS = 800, NOTE_MS = 7000, HINT_MS = 4000, LATE_STOP_MS = 30000;
+let hello = null, state = null, map = null, path = [], pathOf = null, stopMs = null, adviceOn = localStorage.getItem("advice") !== "off", lostMs = null, wasDriving = false, rearmNote = null, hinted = ["", -HINT_MS];
 
 const replay = new Replay();
 const connection = new Connection({ open: opened, closed, message: hear, picture: (header, blob) => cameras.show(header, blob) });
@@ -19,18 +19,19 @@ const send = (message) => connection.send(message);
 const cameras = new Cameras($("cameras"), send);
 const seat = new Seat(send);
 const driver = new Driver({
-  send, command, say: act, request: () => { if (seat.isFree) send({ type: "request_control" }); },
+  send, command, say: act, hint, request: () => { if (seat.isFree) send({ type: "request_control" }); },
   state: () => ({
     mayDrive: connection.isOpen && state !== null && (seat.isMine || seat.isFree) && state.source?.type !== "none",
     isMine: seat.isMine, inEpisode: state?.phase === "episode" && state.control !== "held" && state.control !== "stopped",
     humanActs: state?.control === "human" || state?.control === "handing_back",
     autoReleaseMs: $("let-go").checked && hello?.mode !== "record" ? LET_GO_MS : null,
+    unmoved: unmoved(state, seat.isMine || seat.isFree),
   }),
 });
 
 function opened() {
   lostMs = null;
-  $("lost").hidden = true;
+  $("lost").hidden = $("over").hidden = true;
   if (stopMs !== null && performance.now() - stopMs < LATE_STOP_MS) stop();
 }
 
@@ -40,11 +41,20 @@ function closed(sentence) {
   driver.drop();
   seat.now = null;
   seat.show();
+  if (isOver()) {  // as it should: nothing is lost
+    $("lost").hidden = true;
+    $("over").hidden = false;
+    say($("over"), `${state.text} This page looks for a new run at this address.`);
+    return render();
+  }
   $("lost").hidden = false;
   const what = wasDriving ? "You were driving: the arm holds, and waits for Resume." : "The arm goes on as it was, without this page.";
   say($("lost-text"), `${sentence} ${what} Connecting again …`.trim());
   render();
 }
+
+/** The run said that it ends, and has. */
+function isOver() { return state?.phase === "ended"; }
 
 function hear(message) {
   switch (message.type) {
@@ -83,8 +93,8 @@ function track() {
 }
 
 function render() {
-  showWho(state, seat.now, connection.isOpen);
-  document.body.classList.toggle("disconnected", !connection.isOpen);
+  showWho(state, seat.now, connection.isOpen || isOver());
+  document.body.classList.toggle("disconnected", !connection.isOpen && !isOver());
   if (!state) return;
   showEpisode(state);
   showSession(state, hello?.mode);
@@ -165,12 +175,20 @@ function act(name) {
   return command(name);
 }
 
+/** Say why a hand moves nothing: the same once in a while, for it is asked 25 times a second. */
+function hint(text) {
+  if (!text || (hinted[0] === text && performance.now() - hinted[1] < HINT_MS)) return;
+  hinted = [text, performance.now()];
+  note(text);
+}
+
 function note(text, isBad = false) {
   if (!text) return;
   const box = element("p", isBad ? "bad" : "", text);
   $("notes").append(box);
   while ($("notes").children.length > 3) $("notes").firstElementChild.remove();
   setTimeout(() => box.remove(), isBad ? 10 * NOTE_MS : NOTE_MS);
+  return box;
 }
 
 const buttons = new Map();
@@ -192,7 +210,8 @@ $("rearm").addEventListener("submit", async (event) => {
   event.preventDefault();
   if (seat.isFree) send({ type: "request_control" });
   const reason = await connection.ask({ type: "rearm", robot: $("rearm-name").value.trim() });
-  if (reason) note(reason, true); else { $("rearm-name").value = ""; $("rearm-name").blur(); }
+  rearmNote?.remove();
+  if (reason) rearmNote = note(reason, true); else { $("rearm-name").value = ""; $("rearm-name").blur(); }
 });
 makeStick($("stick-move"), (x, y) => { driver.stick[0] = y; driver.stick[1] = -x; driver.nudge(); });
 makeStick($("stick-lift"), (_, y) => { driver.stick[2] = y; driver.nudge(); });
@@ -208,7 +227,7 @@ window.addEventListener("resize", () => { clearTimeout(resizing); resizing = set
 setInterval(() => {
   const delay = cameras.age(performance.now());
   say($("delay"), delay === null ? "" : `${number(delay + (connection.roundTripMs ?? 0) / 2)} ms old`);
-  say($("connection"), connection.isOpen ? `connection ${number(connection.roundTripMs, 0, " ms")} · ${state?.viewers ?? 1} ${state?.viewers === 1 ? "page" : "pages"} open` : lostMs === null ? "connecting" : `no connection for ${((performance.now() - lostMs) / 1000).toFixed(0)} s`);
+  say($("connection"), connection.isOpen ? `connection ${number(connection.roundTripMs, 0, " ms")} · ${state?.viewers ?? 1} ${state?.viewers === 1 ? "page" : "pages"} open` : isOver() ? "looking for a new run" : lostMs === null ? "connecting" : `no connection for ${((performance.now() - lostMs) / 1000).toFixed(0)} s`);
   say($("gamepad"), driver.gamepad ? `gamepad: ${driver.gamepad.id.replace(/\s*\(.*/, "")}` : "");
   seat.show();
 }, 500);

@@ -1,6 +1,6 @@
 // Each panel of the page, from the newest state. No panel decides anything.
 import { $, bytes, element, facts, number, percent, say, whole } from "./dom.js";
-import { who } from "./words.js";
+import { judged, who } from "./words.js";
 
 const HOT_C = 55, LOW_V = 4.8;
 
@@ -55,6 +55,8 @@ export function showSession(state, mode) {
     say(hint, state.phase === "episode" ? "It is recorded from your first motion on, until S, F or the time limit." : "");
   }
   say($("session-title"), records ? "Recording" : "So far");
+  say($("session-judge"), judged(session));
+  $("session-judge").className = `small ${session.truth_known && session.truth_agrees < session.truth_known ? "warned" : "soft"}`;
   const last = session.of_last ? `of the last ${session.of_last}` : "";
   facts($("session"), [
     [percent(session.success_rate), `success ${last}`], [percent(session.intervention_rate), `by hand ${last}`],
@@ -71,7 +73,7 @@ export function showLearner(state) {
   const debt = learner?.owed_updates, most = learner?.max_owed_updates;
   facts($("learner"), [
     ...(learner ? [
-      [learner.connected ? "on" : "away", "learner", learner.connected ? "good" : "stop"],
+      [learner.connected ? "on" : state.phase === "ended" ? "ended" : "away", "learner", learner.connected ? "good" : state.phase === "ended" ? "" : "stop"],
       [number(learner.updates_per_s, 0), "updates/s"], [whole(learner.updates), "updates"],
       [whole(debt), most ? `updates owed, of at most ${whole(most)}` : "updates owed", debt !== null && most && debt > most / 2 ? "warn" : ""],
       [learner.weights_version === null ? "–" : `v${learner.weights_version}`, "weights"],

@@ -7,7 +7,7 @@ export const ENDED = { success: "success", failure: "failure", time: "out of tim
 /** Who is in control, as [colour, sign, words, why]. */
 export function who(state, seat) {
   if (!state) return ["unknown", SIGNS.unknown, "Connecting", ""];
-  if (!state.alive) return ["unknown", SIGNS.unknown, "No word from the actor", `for ${state.age_s.toFixed(0)} s: it hangs, or is busy`];
+  if (!state.alive && state.phase !== "ended") return ["unknown", SIGNS.unknown, "No word from the actor", `for ${state.age_s.toFixed(0)} s: it hangs, or is busy`];
   const text = state.text || PHASES[state.phase] || "";
   switch (state.control) {
     case "policy":
@@ -21,10 +21,29 @@ export function who(state, seat) {
   }
 }
 
+/** Why a hand on the keys moves nothing now, "" where it does or where it soon will. */
+export function unmoved(state, isMineOrFree) {
+  if (!state || state.phase === "ended") return "";
+  if (!isMineOrFree) return "another page is in control";
+  if (state.source?.type === "none") return "nobody may take over: the source is none";
+  if (state.control === "stopped") return "the arm is stopped";
+  if (state.control === "held") return "it is held: Enter goes on, I takes over";
+  if (state.phase === "waiting") return "the arm waits: Enter starts";
+  return state.phase === "evaluation" ? "nobody takes over in an evaluation" : "";
+}
+
+/** Who called the successes, and whether that is true, where somebody knows. */
+export function judged(session) {
+  if (!session.judged_by || !session.of_last) return "";
+  const truth = session.truth_known ? `; the simulator agrees with ${session.truth_agrees} of ${session.truth_known}` : "";
+  return `Called success by the ${session.judged_by}${truth}.`;
+}
+
 /** Whether an action makes sense now: null, or why not. */
 export function unable(name, state, mode) {
   if (!state) return "no connection";
   const inEpisode = state.phase === "episode" || state.phase === "evaluation", isStopped = state.control === "stopped";
+  if (state.phase === "ended") return "the run has ended";
   if (isStopped && name !== "seat") return "the arm is stopped";
   switch (name) {
     case "go": return state.control === "held" || state.paused || state.phase === "waiting" ? null : "nothing is held or paused";
