@@ -76,8 +76,8 @@ class Drive:
         return True
 
     def new_page(self) -> None:
-        """Another page drives from now on: its numbers begin anew."""
-        self._number = -1
+        """Another page drives from now on: its numbers begin anew, and its first motion takes over though the last page just moved."""
+        self._number, self._moved = -1, False
 
     def is_silent(self, now_s: float) -> bool:
         """Tell whether a page that drives was not heard for too long."""

@@ -39,6 +39,7 @@ def make_config(**overrides: Any) -> TrainConfig:
         "actor__intervention__type": "none",
         "actor__evaluate_every_steps": 0,
         "task__control_time_s": 60,
+        "task__success_hold_steps": 50,  # so that a policy that knows nothing ends no episode under a test's hands
         "robot__control_hz": 20,
         "learner__max_owed_updates": 100_000,
     }

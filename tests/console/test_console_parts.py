@@ -65,6 +65,15 @@ def test_a_key_that_stays_down_takes_over_only_once() -> None:
     assert drive.taken
 
 
+def test_the_first_motion_of_a_page_takes_over_however_soon_after_another_page_drove() -> None:
+    drive = Drive(3, 10.0)
+    assert drive.hear(40, [1.0, 0.0, 0.0], at_s=10.0, now_s=10.0) and drive.taken
+    drive.release()
+    assert drive.hear(41, [1.0, 0.0, 0.0], at_s=10.04, now_s=10.04) and not drive.taken  # the same key, still down
+    drive.new_page()
+    assert drive.hear(1, [0.4, 0.0, 0.0], at_s=10.1, now_s=10.1) and drive.taken
+
+
 def test_a_page_that_loses_control_while_it_drives_leaves_a_held_arm() -> None:
     commands = Commands(Drive(3, 10.0), source="console", waits_for_start=False, may_drive=True)
     commands.in_episode = True
