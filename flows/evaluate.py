@@ -64,14 +64,15 @@ def evaluate(
                 return Cancelled(message="Nobody stands beside the arm, so it was not moved.")
             preflight(settings)
         evaluated = evaluate_policy(settings, candidate.folder, folder / "candidate")
-        champion = champions.find_champion(settings, candidate) if promote != "never" else None
-        its = None if champion is None else evaluate_policy(settings, champion.folder, folder / "champion")
+        champion = champions.find_champion(settings) if promote != "never" else None
+        reigns = champions.reigns(candidate, champion)
+        its = None if champion is None or reigns else evaluate_policy(settings, champion.folder, folder / "champion")
         contest = champions.compare(settings, candidate, evaluated, champion, its, folder)
         promoted = None
         if promote != "never" and candidate.version is not None:
             if contest.verdict.is_better:
                 promoted = champions.promote_policy(settings, contest, "the rule", contest.verdict.why)
-            elif promote == "ask":
+            elif promote == "ask" and not reigns:
                 with also_on_the_page(str(runtime.flow_run.id), "promotion", contest.question, _promotion):
                     answer = _ask(Promotion, contest.figures, answer_within_min)
                 if answer.promote:

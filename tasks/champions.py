@@ -90,12 +90,16 @@ def find(policy: str, tracking: TrackingConfig) -> Source:
 
 
 @task(name="find-champion", cache_policy=NO_CACHE, persist_result=False)
-def find_champion(config: TrainConfig, candidate: Source) -> Source | None:
-    """Fetch the champion of the task; None where there is none, or the candidate is it."""
+def find_champion(config: TrainConfig) -> Source | None:
+    """Fetch the champion of the task; None where there is none."""
     champion = champion_of(config) if config.tracking.enable else None
-    if champion is None or (candidate.version is not None and candidate.version.content_hash == champion.content_hash):
-        return None
-    return find_policy(champion.uri, tracking=config.tracking)
+    return None if champion is None else find_policy(champion.uri, tracking=config.tracking)
+
+
+def reigns(candidate: Source, champion: Source | None) -> bool:
+    """Tell whether the candidate is the champion already."""
+    versions = candidate.version, champion.version if champion is not None else None
+    return all(version is not None for version in versions) and len({version.content_hash for version in versions if version}) == 1
 
 
 @task(name="compare-policies", cache_policy=NO_CACHE, persist_result=False)
@@ -103,7 +107,7 @@ def compare(
     config: TrainConfig, candidate: Source, evaluated: EvaluationResult, champion: Source | None, its: EvaluationResult | None, folder: Path
 ) -> Contest:
     """Apply the rule, and publish the figures and the page."""
-    verdict = judge_candidate(evaluated, its)
+    verdict = Verdict(False, "it is the champion already") if reigns(candidate, champion) else judge_candidate(evaluated, its)
     results = [(candidate.shown, evaluated)] + ([(champion.shown, its)] if champion is not None and its is not None else [])
     page = write_evaluation_page(results, folder / "evaluation.html")
     rows = comparison_table(results)
