@@ -82,7 +82,9 @@ def _settings(target: str, overrides: dict[str, Any], config: str | None) -> tup
         # A folder that does not exist is a finding, not a mistake at the command line.
         return settings, get_or_record(settings) if settings.dataset.record is not None else None, ()
     if config is not None:
-        return with_dataset(load_config(config, overrides), root), None, ()
+        settings = with_dataset(load_config(config, overrides), root)
+        check_classifier(settings)
+        return settings, None, ()
     assumed = assumed_config(root)
     if not overrides:
         return assumed.config, None, assumed.assumptions

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from hilserl.actor.asking import AskByKeys
+from hilserl.actor.learner_watch import LearnerWatch
 from hilserl.actor.pace import Pace, Timing
 from hilserl.config.models import TrainConfig
-from hilserl.errors import LearnerAwayError
 from hilserl.evaluation import IN_TRAINING_SEED
 from hilserl.link.interfaces import ActorEnd
 from hilserl.link.messages import EpisodeReport, Step
@@ -24,9 +24,7 @@ from hilserl.teleop.operator import Moment, NoOperator, Operator, Wish
 
 logger = logging.getLogger(__name__)
 
-_THROTTLE_POLL_S = 0.002
 _WAIT_S = 0.05
-_LEARNER_SILENCE_S = 120.0  # a learner that is started again needs 20 to 60 s of it
 
 
 class Environment(Protocol):
@@ -95,11 +93,10 @@ class Actor:
         self.policy = policy
         self.client = client
         self.operator: Operator = operator or NoOperator()
-        self._should_stop = should_stop
+        self._learner = LearnerWatch(config, client, should_stop)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._frozen_hash = ""  # of the frozen tensors that the policy has
         self._first_step = client.status.environment_steps
-        self._connected_at = time.monotonic()
         self._steps = 0
         self._episodes = 0
         self._begun = 0  # segments: an episode has more than one where it was held in between
@@ -154,7 +151,7 @@ class Actor:
         while not ended:
             if self._pace:
                 self._pace.observed()
-            if self._wait_for_learner():
+            if self._learner.wait(self.environment_steps, self.operator.rests):
                 self.operator.ended("cut", success, total)
                 return  # stopped in mid-episode: what was sent stays valid, the episode is not reported
             self._take_new_weights()
@@ -343,48 +340,13 @@ class Actor:
             self._asking.hear(said)
         return said
 
-    def _wait_for_learner(self) -> bool:
-        """Let a simulated robot wait for the learner; a real one never waits. True when stopped meanwhile."""
-        while self.config.actor.pace == "unthrottled" and self._owed_updates() > self.config.learner.max_owed_updates:
-            if self.stop_reason():
-                return True
-            self.operator.rests()
-            time.sleep(_THROTTLE_POLL_S)
-        return self.stop_reason() is not None
-
-    def _owed_updates(self) -> int:
-        """Estimate what the learner owes now: what it said, and what the steps that it had not seen then add."""
-        status, policy = self.client.status, self.config.policy
-        learned_from = max(0, self.environment_steps - policy.online_step_before_learning)
-        seen = max(0, status.environment_steps - policy.online_step_before_learning)
-        return status.owed_updates + policy.utd_ratio * max(0, learned_from - seen)
-
     def stop_reason(self) -> str | None:
         """Return why the actor ends now; None: it does not.
 
         Raises:
             LearnerAwayError: The learner failed, or was away for too long.
         """
-        if reason := self._should_stop():
-            return reason
-        status = self.client.status
-        if status.phase == "finished":
-            return f"the learner finished: {status.message}"
-        if status.phase == "failed":
-            raise LearnerAwayError(f"the learner failed: {status.message}")
-        self._require_learner()
-        return None
-
-    def _require_learner(self) -> None:
-        """Give a learner that is away time to come back, but do not act for nobody."""
-        now = time.monotonic()
-        if self.client.is_connected:
-            self._connected_at = now
-        elif now - self._connected_at > _LEARNER_SILENCE_S:
-            raise LearnerAwayError(
-                f"the learner was away for {_LEARNER_SILENCE_S:.0f} s, so the actor stopped. What it did is in its journal. "
-                "Start the run again to continue from the last checkpoint."
-            )
+        return self._learner.stop_reason()
 
     def _after(self, steps: int) -> int | None:
         every = self.config.actor.evaluate_every_steps

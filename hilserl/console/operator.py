@@ -9,21 +9,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from hilserl.config.models import TrainConfig
 from hilserl.console.commands import Commands, Refused
 from hilserl.console.drive import Drive
 from hilserl.console.facts import facts_of, kind_of
 from hilserl.console.person import Make, PagePerson, sources_of
-from hilserl.console.pictures import Pictures
 from hilserl.console.process import ConsoleProcess
+from hilserl.console.show import Show
+from hilserl.console.simulated_stop import SimulatedStop
 from hilserl.console.tally import Tally
 from hilserl.console.telemetry import Telemetry
-from hilserl.data.preprocess import Preprocessor
 from hilserl.errors import RobotError
-from hilserl.robot.estop import EStop
-from hilserl.robot.latch import Latch, latched, release
+from hilserl.robot.latch import Latch, latched
 from hilserl.teleop.intervention import Control
 from hilserl.teleop.operator import Moment, Wish
 from hilserl.threads import background_thread
@@ -34,10 +31,7 @@ _STATE_S = 0.04  # at least so long between two state messages
 _IDLE_S = 0.1
 _LATCH_S = 0.5
 _CONFIRM_S = 0.02
-_LIVE_S = 1.0 / 30.0
 _AFTER_DEFECT_S = 1.0
-_LOOK_S = 0.5
-_LOOK_AFTER_ERROR_S = 5.0
 _REARM_POLL_S = 0.1
 _END_S = 3.0
 
@@ -71,28 +65,25 @@ class ConsoleOperator:
         )
         self._tally = Tally(config.episode_steps / config.robot.control_hz, config.robot.control_hz)
         self._telemetry = Telemetry(config)
-        self._pictures = Pictures()
+        self._show = Show(config, lambda message: self._process.wire.send(message))
         self._person: PagePerson | None = None
-        self._simulated_stop: EStop | None = None
+        self._simulated_stop: SimulatedStop | None = None
         self._latch: Latch | None = None
         self._phase, self._text = "starting", "The actor starts."
         self._is_human = False
         self._told: dict[str, Any] = {}
         self._number = 0
         self._last_state_s = 0.0
-        self._last_live_s = 0.0
         self._latch_s = 0.0
-        self._next_look_s = 0.0
-        self._preprocessor: Preprocessor | None = None
         self._publishing = threading.Lock()
         self._receiving = threading.Lock()
         self._ending = threading.Event()
-        facts = facts_of(config, mode=mode, run=run, folder=self._pictures.folder)
+        facts = facts_of(config, mode=mode, run=run, folder=self._show.folder)
         try:
             self._process = ConsoleProcess(config, facts)
             self._process.start()
         except BaseException:
-            self._pictures.close()
+            self._show.close()
             raise
         self._thread = background_thread(self._work, "console")
         self._thread.start()
@@ -115,9 +106,7 @@ class ConsoleOperator:
             return make(config, environment)
         self._telemetry.environment = environment
         if getattr(environment, "arm", None) is None:  # a simulation has no emergency stop of its own
-            release(config.robot.id)  # this one is new
-            self._simulated_stop = EStop(config.robot.id)
-            self._simulated_stop.start()
+            self._simulated_stop = SimulatedStop(config.robot.id)
         try:
             self._commands.sources = sources_of(config, environment)
             person = PagePerson(config, environment, make, self._commands, self._receive)
@@ -163,9 +152,8 @@ class ConsoleOperator:
             RobotError: The robot was stopped.
         """
         self._receive()
-        if self._simulated_stop is not None and (pressed := self._simulated_stop.reason) is not None:
-            self._simulated_stop.confirm(True)
-            raise RobotError(f"robot `{self._config.robot.id}` was stopped: the emergency stop was pressed ({pressed}).")
+        if self._simulated_stop is not None:
+            self._simulated_stop.check()
         arm = getattr(self._telemetry.environment, "arm", None)
         if arm is not None:
             arm.require_running()  # nothing else asks while the loop waits
@@ -184,21 +172,9 @@ class ConsoleOperator:
 
     def rests(self) -> None:
         """Nothing moves and no step is under way: look again now and then, so that pages see what somebody does to the scene."""
-        now = time.monotonic()
-        look: Callable[[], dict[str, np.ndarray]] | None = getattr(self._telemetry.environment, "observe", None)
-        if look is None or self._commands.viewers == 0 or now < self._next_look_s:
-            return
-        self._next_look_s = now + _LOOK_S
-        try:
-            observation = look()
-        except RobotError as error:  # who goes on is told by the environment itself
-            self._next_look_s = now + _LOOK_AFTER_ERROR_S
-            logger.warning("The arm stands still, and nothing is seen of it: %s", error)
-            return
-        if self._preprocessor is None:
-            self._preprocessor = Preprocessor.from_config(self._config)
-        episode = self._tally.episode or {"number": 0, "step": 0}
-        self._show(Moment(episode["number"], episode["step"], observation, {}, seen=self._preprocessor(observation)))
+        if self._commands.viewers:
+            episode = self._tally.episode or {"number": 0, "step": 0}
+            self._show.still(self._telemetry.environment, episode["number"], episode["step"])
 
     def may_evaluate(self, at_steps: int) -> bool | None:
         """Ask a person whether the evaluation may begin, where the configuration says so."""
@@ -216,14 +192,14 @@ class ConsoleOperator:
     def arrived(self, moment: Moment) -> None:
         """The arm is at its start, where it was sent, and waits."""
         self._commands.wait_at_start()
-        self._show(moment)
+        self._show.step(self._telemetry.environment, moment)
         self._set("waiting", "The arm is at its start and waits for `start`.")
 
     def began(self, moment: Moment) -> None:
         """An episode begins, or goes on after a hold."""
         self._tally.begin(moment)
         self._commands.in_episode = True
-        self._show(moment, always=True)
+        self._show.step(self._telemetry.environment, moment, always=True)
         kind = "Evaluation episode" if moment.evaluation else "Episode"
         self._set("evaluation" if moment.evaluation else "episode", f"{kind} {moment.episode}")
 
@@ -231,7 +207,7 @@ class ConsoleOperator:
         """A step was done."""
         self._is_human = moment.is_intervention
         self._tally.step(moment, self._telemetry.tool_m(moment.info.get("joint_pos_rad")) if self._is_time() else None)
-        self._show(moment)
+        self._show.step(self._telemetry.environment, moment)
         if self._is_time():
             self._publish()
 
@@ -266,7 +242,7 @@ class ConsoleOperator:
         self._set("ended", text)  # the last word, with the last figures: no other thread publishes now
         self._let_go()
         self._process.stop()
-        self._pictures.close()
+        self._show.close()
 
     # In between
 
@@ -297,16 +273,6 @@ class ConsoleOperator:
                     error = str(refused)
                 if "ref" in message and (error or message["kind"] != "drive"):
                     self._process.wire.send({"kind": "reply", "ref": message["ref"], "ok": not error, "error": error})
-
-    def _show(self, moment: Moment, *, always: bool = False) -> None:
-        live = getattr(self._telemetry.environment, "cameras", None) is not None and self._process_is_live()
-        new = [] if live else self._pictures.show("raw", moment.observation, always=always)
-        new += self._pictures.show("policy", moment.seen, always=always)
-        if new:
-            self._process.wire.send({"kind": "pictures", "new": new, "step": moment.step})
-
-    def _process_is_live(self) -> bool:
-        return time.monotonic() - self._last_live_s < 1.0
 
     def _publish(self) -> None:
         """Send the state, unless another thread does so at this moment."""
@@ -384,21 +350,13 @@ class ConsoleOperator:
                 self._commands.take({"kind": "driver"})
                 self._ending.wait(_CONFIRM_S)
         now = time.monotonic()
-        if (stop := self._simulated_stop) is not None and stop.reason is not None:
-            stop.confirm(True)  # nothing of a simulation moves while its loop is busy
+        if (stop := self._simulated_stop) is not None:
+            stop.confirm()
         if now - self._latch_s > _LATCH_S:
             self._latch_s, self._latch = now, latched(self._config.robot.id)
-        self._show_live(now)
+        self._show.live(self._telemetry.environment, (self._tally.episode or {}).get("step", 0))
         if now - self._last_state_s > _IDLE_S:
             self._publish()
-
-    def _show_live(self, now: float) -> None:
-        cameras = getattr(self._telemetry.environment, "cameras", None)
-        if cameras is None or now - self._last_live_s < _LIVE_S:
-            return
-        if new := self._pictures.show_live(cameras):
-            self._last_live_s = now
-            self._process.wire.send({"kind": "pictures", "new": new, "step": (self._tally.episode or {}).get("step", 0)})
 
 
 class _Closing:

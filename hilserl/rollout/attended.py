@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from hilserl.actor.loop import Human
 from hilserl.actor.pace import Pace
 from hilserl.evaluation.play import Observation
+from hilserl.evaluation.result import Episode
 from hilserl.evaluation.starts import Start
 from hilserl.teleop.events import NO_EVENTS, Outcome, TeleopEvent
 from hilserl.teleop.operator import Moment, Operator, Wish
@@ -138,6 +139,11 @@ class Attended:
         """Show how it ended."""
         how = "cut" if outcome is None else "success" if outcome.success else "failure" if outcome.terminated else "time"
         self._operator.ended(how, outcome is not None and outcome.success, self._return)
+
+    def finished(self, played: Sequence[Episode]) -> None:
+        """Say how it went, when no further episode comes."""
+        count = f"{len(played)} episode{'s' * (len(played) != 1)}"
+        self._operator.told(ended=f"{count}, {sum(episode.success for episode in played)} succeeded")
 
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds

@@ -88,6 +88,7 @@ def run_policy(
             played.append(episode)
             show(episode)
         written = film.write() if film is not None else None
+        attendant.finished(played)
     return Worked(tuple(played), attendant.help_steps, written)
 
 
@@ -116,7 +117,9 @@ def evaluate_on_arm(
     """
     drawing = video is not None and can_render(config)
     with _driven(config, operator, helps=False, should_stop=should_stop, say=say, draws=drawing) as (environment, attendant):
-        return evaluate_policy(config, policy_folder, video=video, should_stop=should_stop, environment=environment, attendant=attendant)
+        result = evaluate_policy(config, policy_folder, video=video, should_stop=should_stop, environment=environment, attendant=attendant)
+        attendant.finished(result.played)
+        return result
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pipeline_testing import make_tiny_config
 
-from hilserl.actor import loop, run
+from hilserl.actor import learner_watch, run
 from hilserl.actor.lease import robot_lease
 from hilserl.actor.loop import Actor, _seed
 from hilserl.data.preprocess import Preprocessor
@@ -92,7 +92,7 @@ def test_a_finished_learner_ends_the_actor_in_good_order(own_home, tiny_config, 
 
 @pytest.mark.failure("R16")
 def test_an_actor_whose_learner_stays_away_stops(own_home, server, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(loop, "_LEARNER_SILENCE_S", 0.5)
+    monkeypatch.setattr(learner_watch, "_LEARNER_SILENCE_S", 0.5)
     config = make_tiny_config(actor__pace="realtime", actor__evaluate_every_steps=0)
     ready(config, server)
     stop = threading.Timer(1.5, lambda: server.stop(0.1))

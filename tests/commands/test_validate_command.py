@@ -81,6 +81,9 @@ def test_a_folder_is_validated_against_a_configuration(
     assert validate(demos, "--config", "reach_state", "--set", "dataset.reward_from=none", monkeypatch=monkeypatch) == 0
     text = capsys.readouterr().out
     assert "WARNS" in text and "No configuration was given" not in text
+    judged = ["task.success.by=classifier", "task.success.classifier=/nowhere/classifier"]
+    assert validate(demos, "--config", "reach_state", *(part for value in judged for part in ("--set", value)), monkeypatch=monkeypatch) == 1
+    assert "task.success.classifier" in capsys.readouterr().err, "who is to judge the training is asked for as well"
 
 
 def test_a_configuration_is_validated_with_its_dataset(

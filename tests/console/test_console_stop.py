@@ -67,7 +67,7 @@ def test_a_console_cannot_outlive_an_actor_that_is_killed(own_home) -> None:
     script = (
         "import time; from console_testing import *\n"
         "game = Playing(make_config()); game.thread.start(); operator = game.operator\n"
-        "print(game.url, operator._process.pid, operator._pictures.folder, flush=True); time.sleep(600)"
+        "print(game.url, operator._process.pid, operator._show.folder, flush=True); time.sleep(600)"
     )
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     actor = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": paths})

@@ -189,8 +189,8 @@ def test_a_disk_that_fails_once_costs_one_replay_and_a_full_queue_no_episode(own
         await until(lambda: [one["number"] for one in hub.replays.episodes] == [1])
         assert any("no space left" in line for line in said)
         for step in range(300):
-            hub._keep(("wrist", step, step))
-        hub._keep({"number": 2})
+            hub.recorder.saw("wrist", step, step)
+        hub.recorder.ended({"number": 2})
         await until(lambda: [one["number"] for one in hub.replays.episodes] == [1, 2])
         ours.close()
         await hub.finish()
@@ -201,14 +201,14 @@ def test_a_disk_that_fails_once_costs_one_replay_and_a_full_queue_no_episode(own
 
 def test_a_defect_in_the_actors_part_leaves_no_page_blind(game, operator, monkeypatch) -> None:
     assert operator.do("hold")["ok"]
-    show, defects = game.operator._show_live, [ValueError("mmap closed or invalid")]
+    show, defects = game.operator._show.live, [ValueError("mmap closed or invalid")]
 
-    def show_or_fail(now: float) -> None:
+    def show_or_fail(environment: Any, step: int) -> None:
         if defects:
             raise defects.pop()
-        show(now)
+        show(environment, step)
 
-    monkeypatch.setattr(game.operator, "_show_live", show_or_fail)
+    monkeypatch.setattr(game.operator._show, "live", show_or_fail)
     game.until(lambda: not defects)
     number = operator.state["number"]
     operator.sees(lambda state: state["number"] > number + 3, what="new states of an actor that is held")

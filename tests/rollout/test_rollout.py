@@ -116,9 +116,13 @@ def test_the_operator_holds_and_sends_home(own_home, config, folder) -> None:
         def ended(self, how: str, success: bool, return_: float) -> None:
             self.how = [*getattr(self, "how", []), how]
 
+        def told(self, *, ended: str) -> None:
+            self.last_word = ended
+
     operator = Commands()
     worked = run_policy(config, folder, episodes=1, operator=operator)
     assert operator.waited >= 3 and operator.how == ["cut", "time"] and len(worked.episodes) == 1
+    assert operator.last_word == "1 episode, 0 succeeded", "the page says how it went"
 
 
 def test_real_time_is_kept(own_home, folder) -> None:

@@ -7,6 +7,9 @@ viewer     one page: what it is sent, newest first, and what it may say
 handover   who is in control
 rates      how much, and how late
 encoder    frames to JPEG, once for all pages
+recorder   the queue between pictures and replays
 replays    the last episodes, on disk
+safety     the emergency stop and its release, without the actor
+background tasks beside the pages, whose defects are written down
 asks       questions of other processes, such as a promotion
 """

@@ -7,22 +7,22 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hilserl.config.safety import SafetyConfig
 from hilserl.console.coaching import advise
 from hilserl.console.serving import asks
+from hilserl.console.serving.background import Background
 from hilserl.console.serving.encoder import Encoder
 from hilserl.console.serving.handover import Handover
-from hilserl.console.serving.replays import MAX_WIDTH, Replays
+from hilserl.console.serving.recorder import Recorder
+from hilserl.console.serving.replays import Replays
+from hilserl.console.serving.safety import Safety
 from hilserl.console.serving.viewer import Viewer
 from hilserl.console.wire import Wire
-from hilserl.errors import HilserlError
-from hilserl.robot.estop import ALL_OFF, stop_robot
-from hilserl.robot.latch import latched, robot_folder
-from hilserl.robot.rearm import rearm
+from hilserl.robot.latch import robot_folder
 
 _ANSWER_S = 2.5
 _SILENT_S = 2.0
@@ -35,7 +35,9 @@ _COMMANDS = {
     "source", "real_time", "answer",
 }  # fmt: skip
 _LINGER_S = 1.0
+_STOPPING_S = 10.0
 _HINT_S, _SAME = 3.0, 20
+_NOT_IN_CONTROL = "this page is not in control: ask for it first"
 _NEARER = "Drive from nearer, or over a faster network"
 
 
@@ -55,9 +57,10 @@ class Hub:
         self.viewers: dict[str, Viewer] = {}
         self.encoder = Encoder(Path(facts["frames"]), log)
         self.replays = Replays(robot_folder(self.robot) / "replays", facts["console"]["replays"], self.hello["run"])
+        self.recorder = Recorder(self.replays, self.encoder)
         self.handover = Handover(self.hello["take_after_s"])
         self.state: dict[str, Any] = {}
-        self._safety = SafetyConfig.model_validate(facts["safety"])
+        self._safety = Safety(self.robot, self.hello["kind"], SafetyConfig.model_validate(facts["safety"]), log)
         self._wire, self._log = wire, log
         self._asks_folder = asks.asks_folder()
         self._newest: dict[tuple[str, str], tuple[int, int]] = {}
@@ -65,20 +68,17 @@ class Hub:
         self._driving = False
         self._other_asks: list[dict[str, Any]] = []
         self._advice: list[dict[str, Any]] = []
-        self._problem = ""
         self._refs = itertools.count(1)
         self._names = itertools.count(1)
         self._waiting: dict[int, tuple[Viewer, Any, float]] = {}
-        self._background: set[asyncio.Task[Any]] = set()
-        self._stopping: set[asyncio.Task[Any]] = set()
-        self._recorded: asyncio.Queue[tuple[str, int, int] | dict[str, Any]] = asyncio.Queue(maxsize=256)
+        self._background, self._stopping = Background(log), Background(log)
         self.ended = asyncio.Event()
 
     def start(self) -> None:
         """Listen to the actor."""
         asyncio.get_running_loop().add_reader(self._wire.fileno(), self._read)
-        self._spawn(self._again_and_again(self._tick))
-        self._spawn(self._again_and_again(self._record))
+        self._background.keep_doing(self._tick)
+        self._background.keep_doing(self._record)
         self._read()
 
     async def finish(self) -> None:
@@ -89,11 +89,9 @@ class Hub:
         self.state["alarms"] = []
         self._broadcast_state()
         await asyncio.sleep(_LINGER_S)
-        if self._stopping:
-            await asyncio.wait(self._stopping, timeout=10.0)
+        if await self._stopping.finish(_STOPPING_S):
             await asyncio.sleep(_LINGER_S)
-        for task in self._background:
-            task.cancel()
+        self._background.cancel()
         self.encoder.close()
 
     # Pages
@@ -140,9 +138,9 @@ class Hub:
             elif kind == "command":
                 self._command(viewer, message, number)
             elif kind == "estop":
-                self._spawn(self._stop(viewer, number), self._stopping)
+                self._stopping.begin(self._stop(viewer, number))
             elif kind == "rearm":
-                self._spawn(self._rearm(viewer, number, message.get("robot")))
+                self._background.begin(self._rearm(viewer, number, message.get("robot")))
             elif kind in _HANDOVER:
                 controller = self.handover.controller
                 error = _HANDOVER[kind](self.handover, viewer.name)
@@ -173,7 +171,7 @@ class Hub:
         if name not in _COMMANDS:
             self._reply(viewer, number, f"`{str(name)[:40]}` is no command; there are {', '.join(sorted(_COMMANDS))}")
         elif viewer.name != self.handover.controller:
-            self._reply(viewer, number, "this page is not in control: ask for it first")
+            self._reply(viewer, number, _NOT_IN_CONTROL)
         elif late_s > _LATE_COMMAND_S and name not in _NEVER_LATE:
             self._reply(viewer, number, f"`{name}` was {late_s:.1f} s on the way, so it was dropped. Say it again")
         else:
@@ -190,38 +188,19 @@ class Hub:
                 self._reply(viewer, number, "the actor takes no commands: it hangs. The emergency stop works all the same")
 
     async def _stop(self, viewer: Viewer, number: Any) -> None:
-        """Stop the arm, without the actor's help."""
-        source = f"console, page {viewer.name} at {viewer.where}"
-        self._log(f"EMERGENCY STOP: {source}")
-        if self.hello["kind"] == "gymnasium":
-            self._reply(viewer, number, "this environment is no arm: `hold` it, or end the run")
-            return
-        done = await asyncio.to_thread(stop_robot, self.robot, source)
-        if self.hello["kind"] == "simulation" and done == ALL_OFF:
-            done = "the simulated arm stands still"
-        self._log(f"emergency stop: {done}")
-        viewer.tell({"type": "reply", "id": number, "ok": True, "error": "", "text": done})
+        error, done = await self._safety.stop(f"console, page {viewer.name} at {viewer.where}")
+        self._reply(viewer, number, error, done)
 
-    async def _rearm(self, viewer: Viewer, number: Any, robot: Any) -> None:
-        """Release the arm, where a person says so and its servos do not object."""
+    async def _rearm(self, viewer: Viewer, number: Any, named: Any) -> None:
         if viewer.name != self.handover.controller:
-            error = "this page is not in control: ask for it first"
-        elif robot != self.robot:
-            error = f"robot `{self.robot}` stays stopped: that was not its name"
-        elif self.state.get("phase") != "stopped":
-            error = "the actor has not let go of the arm yet" if latched(self.robot) else f"robot `{self.robot}` is not stopped"
+            error = _NOT_IN_CONTROL
         else:
-            self._log(f"{viewer.name} ({viewer.where}): re-arm")
-            try:
-                await asyncio.to_thread(rearm, self.robot, self._safety)
-                error = ""
-            except HilserlError as reason:
-                error = str(reason)
-        self._problem = error if latched(self.robot) else ""
+            who = f"{viewer.name} ({viewer.where})"
+            error = await self._safety.release(who, named, actor_waits=self.state.get("phase") == "stopped")
         self._reply(viewer, number, error)
 
-    def _reply(self, viewer: Viewer, number: Any, error: str) -> None:
-        viewer.tell({"type": "reply", "id": number, "ok": not error, "error": error})
+    def _reply(self, viewer: Viewer, number: Any, error: str, text: str = "") -> None:
+        viewer.tell({"type": "reply", "id": number, "ok": not error, "error": error} | ({"text": text} if text else {}))
 
     def _hint(self, viewer: Viewer, error: str) -> None:
         """Say why drive commands do not count: they come 25 times a second, so the same is said once in a while."""
@@ -263,7 +242,7 @@ class Hub:
                 case "pictures":
                     self._pictures(message)
                 case "episode":
-                    self._keep(message["episode"])
+                    self.recorder.ended(message["episode"])
                 case "reply":
                     viewer, number, _ = self._waiting.pop(message["ref"], (None, None, 0.0))
                     if viewer is not None and number is None:
@@ -280,54 +259,28 @@ class Hub:
             for viewer in self.viewers.values():
                 viewer.has_picture(camera, view, number, message["step"])
             moves = self.state.get("phase") in ("episode", "evaluation") and self.state.get("control") != "held"
-            if view == "raw" and moves and self.replays.wants(camera):
-                self._keep((camera, number, message["step"]))
-
-    def _keep(self, what: tuple[str, int, int] | dict[str, Any]) -> None:
-        """Queue it; a disk or an encoder that is too slow costs pictures of replays, and nothing else."""
-        if self._recorded.full():
-            if not isinstance(what, dict):
-                return
-            self._recorded.get_nowait()  # the list of episodes has none missing
-        self._recorded.put_nowait(what)
-
-    async def _again_and_again(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do what has no end; a round that fails is written down, and is the only one that is lost."""
-        while True:
-            try:
-                await work()
-            except Exception as error:
-                self._log(f"a defect of the console, which goes on: {error!r}")
-                await asyncio.sleep(_TICK_S)
+            if view == "raw" and moves:
+                self.recorder.saw(camera, number, message["step"])
 
     async def _record(self) -> None:
-        """Keep the pictures of the episode that is on, in order, and write it when it has ended."""
-        while True:
-            what = await self._recorded.get()
-            if isinstance(what, dict):
-                await asyncio.to_thread(self.replays.end, what)
-                for viewer in self.viewers.values():
-                    viewer.tell(self.replays.message())
-                continue
-            camera, number, step = what
-            if self.replays.wants(camera) and (picture := await self.encoder.newest(camera, "raw", MAX_WIDTH, number)) is not None:
-                self.replays.add(camera, step, picture.jpeg)
+        await self.recorder.write_next_episode()
+        for viewer in self.viewers.values():
+            viewer.tell(self.replays.message())
 
     async def _tick(self) -> None:
         """Do what nobody asks for: tell that the actor is silent, give up waiting, look for questions, advise."""
-        while True:
-            await asyncio.sleep(_TICK_S)
-            now = time.monotonic()
-            for ref, (viewer, number, until_s) in list(self._waiting.items()):
-                if until_s < now:
-                    del self._waiting[ref]
-                    self._reply(viewer, number, "the actor did not answer: it hangs, or is busy. The emergency stop works all the same")
-            self._other_asks = asks.waiting(self._asks_folder)
-            self._advice = advise(self.state, self.replays.episodes) if self.state else []
-            if self.handover.asking is not None:
-                self._control_changed(self.handover.controller)
-            if now - self._state_s > _TICK_S:
-                self._broadcast_state()
+        await asyncio.sleep(_TICK_S)
+        now = time.monotonic()
+        for ref, (viewer, number, until_s) in list(self._waiting.items()):
+            if until_s < now:
+                del self._waiting[ref]
+                self._reply(viewer, number, "the actor did not answer: it hangs, or is busy. The emergency stop works all the same")
+        self._other_asks = asks.waiting(self._asks_folder)
+        self._advice = advise(self.state, self.replays.episodes) if self.state else []
+        if self.handover.asking is not None:
+            self._control_changed(self.handover.controller)
+        if now - self._state_s > _TICK_S:
+            self._broadcast_state()
 
     def _broadcast_state(self) -> None:
         if self.viewers:
@@ -346,20 +299,8 @@ class Hub:
         whole["asks"] = [*self.state.get("asks", []), *self._other_asks]
         whole["advice"] = self._advice
         if whole.get("stopped"):
-            whole["stopped"] = whole["stopped"] | {"problem": self._problem}
+            whole["stopped"] = whole["stopped"] | {"problem": self._safety.problem}
         return whole
-
-    def _spawn(self, work: Any, also: set[asyncio.Task[Any]] | None = None) -> None:
-        task = asyncio.create_task(work)
-        for group in (self._background, also):
-            if group is not None:
-                group.add(task)
-                task.add_done_callback(group.discard)
-        task.add_done_callback(self._look_at)
-
-    def _look_at(self, task: asyncio.Task[Any]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._log(f"a defect of the console: {error!r}")
 
 
 _HANDOVER: dict[str, Callable[[Handover, str], str]] = {
