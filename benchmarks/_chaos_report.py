@@ -80,9 +80,9 @@ def torn_files(folder: Path) -> list[str]:
     """Load what the run left behind; name what cannot be loaded."""
     torn = []
     kept = checkpoints.CheckpointFolder(folder / "checkpoints", keep=1_000_000)
-    for path in kept._complete():
+    for path in kept.complete():
         try:
-            checkpoints._load(path)
+            checkpoints.load_checkpoint(path)
         except HilserlError as error:
             torn.append(str(error))
     for path in (folder / "policy").glob("*/policy.json"):

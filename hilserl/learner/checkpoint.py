@@ -87,7 +87,7 @@ class CheckpointFolder:
         if is_best:
             self._mark_best(target)
         best = self.best
-        for old in self._complete()[: -self._keep]:
+        for old in self.complete()[: -self._keep]:
             if old.resolve() != best:
                 shutil.rmtree(old)
         return target
@@ -95,7 +95,7 @@ class CheckpointFolder:
     def states(self) -> list[Mapping[str, Any]]:
         """Read the states of all that are kept, the newest first; one that cannot be read is left out."""
         found = []
-        for folder in reversed(self._complete()):
+        for folder in reversed(self.complete()):
             try:
                 found.append(json.loads((folder / _STATE).read_text())["state"])
             except (OSError, ValueError, KeyError):
@@ -114,7 +114,7 @@ class CheckpointFolder:
         for left in self._folder.glob(".*.tmp"):  # of a process that was killed while it wrote
             remove_abandoned(self._folder / left.name[1:].rsplit(".", 2)[0])
         problems = []
-        for folder in reversed(self._complete()):
+        for folder in reversed(self.complete()):
             try:
                 checkpoint = load_checkpoint(folder)
             except CheckpointError as error:
@@ -132,7 +132,8 @@ class CheckpointFolder:
         temporary.symlink_to(folder.name)
         temporary.replace(self._folder / _BEST)
 
-    def _complete(self) -> list[Path]:
+    def complete(self) -> list[Path]:
+        """Return the folders of whole checkpoints, the oldest first."""
         if not self._folder.is_dir():
             return []
         found = [path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]

@@ -82,7 +82,9 @@ def test_a_folder_is_validated_against_a_configuration(
     text = capsys.readouterr().out
     assert "WARNS" in text and "No configuration was given" not in text
     judged = ["task.success.by=classifier", "task.success.classifier=/nowhere/classifier"]
-    assert validate(demos, "--config", "reach_state", *(part for value in judged for part in ("--set", value)), monkeypatch=monkeypatch) == 1
+    assert (
+        validate(demos, "--config", "reach_state", *(part for value in judged for part in ("--set", value)), monkeypatch=monkeypatch) == 1
+    )
     assert "task.success.classifier" in capsys.readouterr().err, "who is to judge the training is asked for as well"
 
 

@@ -297,11 +297,13 @@ def test_two_pages_want_control(browser: Browser, own_home: Path) -> None:
         second.press("q")
         first.wait("document.querySelector('#seat').textContent.includes('asks for control')")
         first.press("n")
+        first.wait("document.querySelector('#seat').textContent.includes('This page is in control')")
         second.wait("document.querySelector('#seat-buttons').textContent.includes('Ask for control')")
         second.press("q")
         first.wait("document.querySelector('#seat').textContent.includes('asks for control')")
         first.press("y")
         second.wait("document.querySelector('#seat').textContent.includes('This page is in control')")
+        first.wait("document.querySelector('#seat').textContent.includes('This one looks')")
         first.press("q")  # and now the other way, without an answer: after a while it may be taken
         first.wait("document.querySelector('#seat-buttons').textContent.includes('Take it now')")
         first.press("q")

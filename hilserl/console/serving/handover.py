@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -82,7 +83,8 @@ class Handover:
         """Return the `control` message for one page."""
         request = None
         if self.asking is not None:
-            request = {"from": self.asking, "you": page == self.asking, "may_take_in_s": round(self.may_take_in_s, 1)}
+            may_take_in_s = math.ceil(10.0 * self.may_take_in_s) / 10.0  # rounded up: who takes it right then is not refused
+            request = {"from": self.asking, "you": page == self.asking, "may_take_in_s": may_take_in_s}
         return {
             "type": "control",
             "controller": self.controller,
