@@ -3,6 +3,7 @@
     uv run python benchmarks/chaos.py                            # 20 kills of each kind, about 2-3 h
     uv run python benchmarks/chaos.py --kills 2 --kinds learner actor
     uv run python benchmarks/chaos.py --minutes 60               # soak: random kinds at random intervals
+    uv run python benchmarks/chaos.py --minutes 60 --kills 0     # soak without kills: is memory flat?
 
 A real `hilserl up` with a HILSERL_HOME and ports of its own, and a real training (`reach_state` at 10 Hz on the wall clock), started
 by `prefect deployment run hilserl/train`. Each kill is SIGKILL of one process: the learner's or the actor's flow run, the Prefect
@@ -78,13 +79,15 @@ class Chaos:
     def _schedule(self, began: float) -> Iterator[str]:
         """Yield what to kill next."""
         kinds = self._arguments.kinds
-        if self._arguments.minutes:
+        if self._arguments.minutes and not self._arguments.kills:
+            self._pause(60 * self._arguments.minutes, 60 * self._arguments.minutes)
+        elif self._arguments.minutes:
             while time.monotonic() - began < 60 * self._arguments.minutes:
                 yield self._random.choice(kinds)
-            return
-        order = [kind for kind in kinds for _ in range(self._arguments.kills)]
-        self._random.shuffle(order)
-        yield from order
+        else:
+            order = [kind for kind in kinds for _ in range(self._arguments.kills)]
+            self._random.shuffle(order)
+            yield from order
 
     def _pause(self, shortest_s: float, longest_s: float) -> None:
         until = time.monotonic() + self._random.uniform(shortest_s, longest_s)
