@@ -112,7 +112,7 @@ def ask_part(first: int) -> list[tuple[str, np.ndarray, np.ndarray, list[float]]
     return found
 
 
-def ask(workers: int) -> dict[str, Any]:
+def ask(workers: int, attempts: int) -> dict[str, Any]:
     """Judge attempts in light and on tables that were never shown."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
@@ -124,7 +124,7 @@ def ask(workers: int) -> dict[str, Any]:
 
     classifier = SuccessClassifier.load(folder() / "trained" / ARTEFACT)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        played = [each for part in pool.map(ask_part, range(HELD_OUT // PART)) for each in part]
+        played = [each for part in pool.map(ask_part, range(-(-attempts // PART))) for each in part]
     verdicts = [classifier.verdict(told) for _, _, told, _ in played]
     metrics = measure(verdicts, [truth for _, truth, _, _ in played], classifier.threshold)
     failed = [(kind, verdict) for (kind, truth, _, _), verdict in zip(played, verdicts, strict=True) if not truth.any()]
@@ -249,6 +249,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", nargs="?", choices=["record", "train", "ask", "rl", "show"], default="show")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--attempts", type=int, default=HELD_OUT, help=f"of `ask`, in parts of {PART}")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--judges", nargs="+", choices=["classifier", "simulator"], default=["classifier", "simulator"])
     parser.add_argument("--steps", type=int, default=STEPS, help="of `rl`")
@@ -261,7 +262,8 @@ def main() -> int:
         record()
     elif arguments.stage in ("train", "ask"):
         known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-        known[arguments.stage] = {"commit": commit(), **(train() if arguments.stage == "train" else ask(arguments.workers))}
+        found = train() if arguments.stage == "train" else ask(arguments.workers, arguments.attempts)
+        known[arguments.stage] = {"commit": commit(), **found}
         RESULT.write_text(json.dumps(known, indent=2) + "\n")
     elif arguments.stage == "rl" and rl(arguments.workers, arguments.seeds, arguments.judges, arguments.steps):
         return 1

@@ -142,14 +142,17 @@ def _show_result(console: Console, summary: dict[str, Any]) -> None:
     )
     console.print(Panel(outcome, title=summary["run_id"], border_style="green" if good else "yellow", padding=(1, 2)))
     lines = [
+        f"report          {_short(summary['report'])}",
         f"video           {_short(summary['video'])}",
         f"learning curve  {_short(summary['learning_curve'])}",
         f"policy          {_short(summary['policy'])}",
+        *([f"registered as   {summary['registered']}, the candidate"] if summary["registered"] else []),
         *([f"MLflow          {summary['mlflow_waiting']}"] if summary.get("mlflow_waiting") else []),
         "",
         "Look at these runs in your browser:",
         "  [cyan]uv run hilserl ui prefect[/]   every phase, its log, what was cached",
         "  [cyan]uv run hilserl ui mlflow[/]    metrics, pictures, video, policy",
+        *([f"Let it work: [cyan]uv run hilserl run --policy {summary['registered']}[/]"] if summary["registered"] else []),
     ]
     if summary["task"] == "reach" and good:
         lines += ["", "Next: [cyan]uv run hilserl demo lift[/]"]
