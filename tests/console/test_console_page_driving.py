@@ -132,12 +132,15 @@ def test_a_connection_that_breaks_while_driving_is_said_and_nothing_goes_on_by_i
 
 def test_a_run_that_has_ended_is_no_connection_that_broke(page: Page, console: FakeConsole) -> None:
     text = "This run has ended: the learner finished. Nothing moves."
-    console.state |= {"phase": "ended", "control": "nobody", "text": text, "alive": False}
+    link, learner = console.state["link"] | {"connected": False}, console.state["learner"] | {"connected": False, "owed_updates": 120}
+    console.state |= {"phase": "ended", "control": "nobody", "text": text, "alive": False, "link": link, "learner": learner}
     page.wait("document.querySelector('#who').textContent === 'The run has ended'")
     page.eval("window.WebSocket = class extends WebSocket { constructor(...a) { super(window.later ? a[0] : 'ws://127.0.0.1:9/'); } }")
     console.hang_up()
-    page.wait("!document.querySelector('#over').hidden && document.querySelector('#over').textContent.includes('the learner finished')")
+    page.wait("!document.querySelector('#over').hidden && document.querySelector('#over').textContent.includes('looks for a new run')")
     assert page.eval("document.querySelector('#lost').hidden && !document.body.classList.contains('disconnected')")
+    page.wait("document.body.innerText.includes('the learner finished') && document.querySelector('figcaption, #cameras').innerText.includes('last')")
+    assert not page.eval("document.querySelectorAll('#learner .stop, #learner .warn, #cameras .stale').length"), "nothing of this is an alarm"
     console.state |= {"phase": "episode", "control": "policy", "text": "Episode 0", "alive": True}
     page.eval("window.later = true")
     page.wait("document.querySelector('#over').hidden && document.body.dataset.control === 'policy'")  # the next run

@@ -49,15 +49,15 @@ export class Cameras {
     if (!screen.busy) this.#draw(screen);
   }
 
-  /** Say how old the pictures are; returns the worst delay [ms], or null. */
-  age(now) {
+  /** Say how old the pictures are, while others are to come; returns the worst delay [ms], or null. */
+  age(now, isOver) {
     let worst = null;
     for (const screen of this.screens.values()) {
       const ageMs = screen.shownMs ? now - screen.shownMs + (screen.delayMs ?? 0) : null;  // of what is seen
       screen.times = screen.times.filter((time) => now - time < 2000);
       const isStale = ageMs === null || ageMs > STALE_MS;
-      screen.figure.classList.toggle("stale", isStale);
-      screen.age.textContent = ageMs === null ? "no picture yet" : isStale ? `no new picture for ${(ageMs / 1000).toFixed(0)} s` : `${(screen.times.length / 2).toFixed(0)} Hz`;
+      screen.figure.classList.toggle("stale", isStale && !isOver);
+      screen.age.textContent = isOver ? "the last picture" : ageMs === null ? "no picture yet" : isStale ? `no new picture for ${(ageMs / 1000).toFixed(0)} s` : `${(screen.times.length / 2).toFixed(0)} Hz`;
       if (!isStale && screen.delayMs !== undefined) worst = Math.max(worst ?? 0, screen.delayMs);  // else its own line says so
     }
     return worst;

@@ -44,7 +44,7 @@ function closed(sentence) {
   if (isOver()) {  // as it should: nothing is lost
     $("lost").hidden = true;
     $("over").hidden = false;
-    say($("over"), `${state.text} This page looks for a new run at this address.`);
+    say($("over"), "This page looks for a new run at this address.");
     return render();
   }
   $("lost").hidden = false;
@@ -225,7 +225,7 @@ listen(act, (key, isDown) => driver.key(key, isDown));
 let resizing;
 window.addEventListener("resize", () => { clearTimeout(resizing); resizing = setTimeout(() => hello && cameras.ask(), 400); });
 setInterval(() => {
-  const delay = cameras.age(performance.now());
+  const delay = cameras.age(performance.now(), isOver());
   say($("delay"), delay === null ? "" : `${number(delay + (connection.roundTripMs ?? 0) / 2)} ms old`);
   say($("connection"), connection.isOpen ? `connection ${number(connection.roundTripMs, 0, " ms")} · ${state?.viewers ?? 1} ${state?.viewers === 1 ? "page" : "pages"} open` : isOver() ? "looking for a new run" : lostMs === null ? "connecting" : `no connection for ${((performance.now() - lostMs) / 1000).toFixed(0)} s`);
   say($("gamepad"), driver.gamepad ? `gamepad: ${driver.gamepad.id.replace(/\s*\(.*/, "")}` : "");

@@ -70,16 +70,16 @@ export function showLearner(state) {
   $("learner").parentElement.hidden = !learner && !link;
   if (!learner && !link) return;
   say($("learner-text"), learner ? [learner.phase, learner.message].filter(Boolean).join(": ") : "");
-  const debt = learner?.owed_updates, most = learner?.max_owed_updates;
+  const debt = learner?.owed_updates, most = learner?.max_owed_updates, isOver = state.phase === "ended";  // then nothing of this is wrong
   facts($("learner"), [
     ...(learner ? [
-      [learner.connected ? "on" : state.phase === "ended" ? "ended" : "away", "learner", learner.connected ? "good" : state.phase === "ended" ? "" : "stop"],
+      [learner.connected ? "on" : isOver ? "ended" : "away", "learner", learner.connected ? "good" : isOver ? "" : "stop"],
       [number(learner.updates_per_s, 0), "updates/s"], [whole(learner.updates), "updates"],
-      [whole(debt), most ? `updates owed, of at most ${whole(most)}` : "updates owed", debt !== null && most && debt > most / 2 ? "warn" : ""],
+      [whole(debt), most ? `updates owed, of at most ${whole(most)}` : "updates owed", debt !== null && most && debt > most / 2 && !isOver ? "warn" : ""],
       [learner.weights_version === null ? "–" : `v${learner.weights_version}`, "weights"],
       [number(learner.weights_age_s, 1, " s"), "age of the weights", learner.weights_age_s > 30 ? "warn" : ""],
     ] : []),
-    ...(link ? [[link.connected ? "up" : "down", "link", link.connected ? "good" : "stop"], [whole(link.waiting_records), "records waiting", link.waiting_records > 200 ? "warn" : ""], [bytes(link.journal_bytes), "journal"]] : []),
+    ...(link ? [[link.connected ? "up" : isOver ? "ended" : "down", "link", link.connected ? "good" : isOver ? "" : "stop"], [whole(link.waiting_records), "records waiting", link.waiting_records > 200 ? "warn" : ""], [bytes(link.journal_bytes), "journal"]] : []),
   ]);
 }
 
