@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from hilserl.services.processes import ManagedProcess, free_port, require_free_p
 from hilserl.services.rest import answers, wait_until
 
 LOOPBACK = "127.0.0.1"
+_ENDS_WITHIN_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,8 @@ def find_running(folder: Path | None = None, *, timeout_s: float = 0.0) -> Runni
     Returns:
         The server, healthy; None if there is none, or not within `timeout_s`.
     """
+    import psutil
+
     folder = (folder or prefect_home()).resolve()
     if not _is_locked(folder):
         return None
@@ -195,6 +199,8 @@ def find_running(folder: Path | None = None, *, timeout_s: float = 0.0) -> Runni
         card = json.loads(_card(folder).read_text())
     except (OSError, ValueError):
         return None  # locked, and not yet announced
+    if not psutil.pid_exists(card["pid"]):
+        return None  # its owner was killed: it ends now
     server = RunningServer(card["api_url"], folder, card["owner"], card["pid"])
     try:
         wait_until(lambda: answers(f"{server.api_url}/health"), timeout_s, "The Prefect server did not answer")
@@ -208,18 +214,26 @@ def _card(folder: Path) -> Path:
 
 
 def _take(lock: int, folder: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    """Lock the folder; a server whose owner was killed ends within moments, and is waited for."""
+    import psutil
+
+    deadline = time.monotonic() + _ENDS_WITHIN_S
+    while True:
         try:
-            card = json.loads(_card(folder).read_text())
-            who = f"`{card['owner']}` (process {card['pid']}) at {card['api_url'].removesuffix('/api')}"
-        except (OSError, ValueError):
-            who = "another process"
-        raise ServiceError(
-            f"{folder}: the Prefect server on this folder is already run by {who}. Use that one; or end it (Ctrl-C where it runs); "
-            "or set HILSERL_HOME to another folder and take other ports."
-        ) from None
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            try:
+                card = json.loads(_card(folder).read_text())
+                who = f"`{card['owner']}` (process {card['pid']}) at {card['api_url'].removesuffix('/api')}"
+                owner_lives = psutil.pid_exists(card["pid"])
+            except (OSError, ValueError, KeyError):
+                who, owner_lives = "another process", True
+        if owner_lives or time.monotonic() > deadline:
+            raise ServiceError(
+                f"{folder}: the Prefect server on this folder is already run by {who}. Use that one; or end it (Ctrl-C where it runs); "
+                "or set HILSERL_HOME to another folder and take other ports."
+            )
+        time.sleep(0.1)
 
 
 def _is_locked(folder: Path) -> bool:

@@ -139,8 +139,9 @@ def test_a_run_that_has_ended_is_no_connection_that_broke(page: Page, console: F
     console.hang_up()
     page.wait("!document.querySelector('#over').hidden && document.querySelector('#over').textContent.includes('looks for a new run')")
     assert page.eval("document.querySelector('#lost').hidden && !document.body.classList.contains('disconnected')")
-    page.wait("document.body.innerText.includes('the learner finished') && document.querySelector('figcaption, #cameras').innerText.includes('last')")
-    assert not page.eval("document.querySelectorAll('#learner .stop, #learner .warn, #cameras .stale').length"), "nothing of this is an alarm"
+    page.wait("document.body.innerText.includes('the learner finished')")
+    page.wait("document.querySelector('figcaption').innerText.includes('the last picture')")
+    assert not page.eval("document.querySelectorAll('#learner .stop, #learner .warn, #cameras .stale').length")  # nothing of it is an alarm
     console.state |= {"phase": "episode", "control": "policy", "text": "Episode 0", "alive": True}
     page.eval("window.later = true")
     page.wait("document.querySelector('#over').hidden && document.body.dataset.control === 'policy'")  # the next run

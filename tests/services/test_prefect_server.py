@@ -54,10 +54,10 @@ def health() -> Iterator[str]:
     server.server_close()
 
 
-def announce(folder: Path, api_url: str) -> int:
+def announce(folder: Path, api_url: str, pid: int = 0) -> int:
     """Do what a running server's owner has done; return the lock."""
     folder.mkdir(parents=True)
-    (folder / "server.json").write_text(json.dumps({"api_url": api_url, "owner": "hilserl up", "pid": 123}))
+    (folder / "server.json").write_text(json.dumps({"api_url": api_url, "owner": "hilserl up", "pid": pid or os.getpid()}))
     lock = os.open(folder / "server.lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
     return lock
@@ -98,6 +98,17 @@ def test_one_server_per_database_until_it_is_stopped(folder: Path) -> None:
     third.stop()
 
 
+def test_a_server_whose_owner_was_killed_is_waited_for_and_not_used(folder: Path, health: str) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    lock = announce(folder, health, ended.pid)
+    assert find_running() is None, "it answers, but it ends now"
+    threading.Timer(0.5, os.close, [lock]).start()
+    server = PrefectServer()
+    server.launch()
+    server.stop()
+
+
 def test_launch_fails_early_if_the_server_dies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     with PrefectServer() as server, pytest.raises(ServiceError, match="Prefect server ended unexpectedly"):
@@ -108,7 +119,7 @@ def test_find_running_returns_the_healthy_owner(folder: Path, health: str) -> No
     lock = announce(folder, health)
     found = find_running()
     assert found is not None
-    assert (found.api_url, found.owner, found.pid) == (health, "hilserl up", 123)
+    assert (found.api_url, found.owner, found.pid) == (health, "hilserl up", os.getpid())
     assert found.environment()["PREFECT_API_URL"] == health
     assert found.environment()["PREFECT_HOME"] == str(folder)
     os.close(lock)

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from hilserl.files import home, write_json
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
@@ -49,7 +51,7 @@ def waiting(folder: Path) -> list[dict[str, Any]]:
             continue
         try:
             asked = json.loads(file.read_text())
-            if "pid" in asked and not _lives(int(asked["pid"])):
+            if "pid" in asked and not psutil.pid_exists(int(asked["pid"])):
                 continue
             found.append({"ask": name, "kind": str(asked["kind"])[:40], "text": str(asked["text"])[:_LONGEST]})
         except (OSError, ValueError, KeyError, TypeError):
@@ -62,16 +64,6 @@ def answer(folder: Path, name: str, value: bool, by: str) -> bool:
     if all(ask["ask"] != name for ask in waiting(folder)):
         return False
     write_json(_answer_file(folder, name), {"value": value, "by": by})
-    return True
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
     return True
 
 
