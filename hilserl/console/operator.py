@@ -55,7 +55,10 @@ class ConsoleOperator:
             ServiceError: It may not listen where the configuration says.
         """
         self._config, self._settings, self._kind = config, config.console, kind_of(config)
-        source = config.actor.intervention.type
+        source: str = config.actor.intervention.type
+        self._at_work = mode == "run"
+        if self._at_work and config.actor.intervention.is_simulated:
+            source = "none"  # it is for training
         moves = config.env is None
         self._commands = Commands(
             Drive(len(config.action_names), config.robot.control_hz),
@@ -108,7 +111,9 @@ class ConsoleOperator:
         if getattr(environment, "arm", None) is None:  # a simulation has no emergency stop of its own
             self._simulated_stop = SimulatedStop(config.robot.id)
         try:
-            self._commands.sources = sources_of(config, environment)
+            self._commands.sources = tuple(
+                source for source in sources_of(config, environment) if not (self._at_work and source == "simulated")
+            )
             person = PagePerson(config, environment, make, self._commands, self._receive)
         except BaseException:
             self._let_go()

@@ -30,7 +30,7 @@ class Attended:
         human: Whoever may take over; None: nobody.
         operator: Watches and commands.
         pace: Keeps the control period; None: as fast as it goes.
-        helps: The human may take over; else they only say how an episode went.
+        helps: The human may take over: it is work. Else it is an evaluation, and they only say how an episode went.
         pause_s: Time to arrange the scene before an episode [s].
         should_stop: Asked every step.
         say: Tells a person what comes.
@@ -70,14 +70,14 @@ class Attended:
             place = f" ({start.shown})" if start.shown else ""
             self._say(f"Episode {self._episode + 1}: arrange the scene{place}; the arm moves in {self._pause_s:g} s")
             self._wait(self._pause_s)
-        self._operator.resetting(self._episode, evaluation=True)
+        self._operator.resetting(self._episode, evaluation=not self._helps)
 
     def began(self, observation: Observation, info: Mapping[str, Any]) -> None:
         """Start the clock."""
         self._steps, self._return = 0, 0.0
         if self._human and self._helps:
             self._human.reset()
-        self._operator.began(Moment(self._episode, 0, observation, info, evaluation=True))
+        self._operator.began(Moment(self._episode, 0, observation, info, evaluation=not self._helps))
         if self._pace:
             self._pace.begin()
 
@@ -131,7 +131,7 @@ class Attended:
                 return_=self._return,
                 success=outcome.success,
                 is_intervention=self._was_human,
-                evaluation=True,
+                evaluation=not self._helps,
             )
         )
 

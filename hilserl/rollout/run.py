@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from hilserl.actor.pace import Pace
 from hilserl.actor.priority import RealtimePriority
 from hilserl.config.models import TrainConfig
 from hilserl.environments.make import make_environment
+from hilserl.errors import RobotError
 from hilserl.evaluation.film import Film
 from hilserl.evaluation.play import BrokenOff, play_episode
 from hilserl.evaluation.result import Episode, EvaluationResult
@@ -75,21 +76,41 @@ def run_policy(
     """
     torch.set_num_threads(1)
     policy = load_fitting(config, policy_folder)
+    operator = operator or NoOperator()
     played: list[Episode] = []
-    drawing = video is not None and can_render(config)
-    with _driven(config, operator, helps=True, should_stop=should_stop, say=say, draws=drawing) as (environment, attendant):
-        film = Film(video, float(environment.metadata.get("render_fps") or 30), episodes or 4) if video is not None else None
-        while not should_stop() and (episodes is None or len(played) < episodes):
-            reel = film.reel() if film is not None and len(film.reels) < (episodes or 4) else None
-            try:
-                episode = play_episode(environment, policy, Start(_FIRST_SEED + len(played)), reel, attendant)
-            except BrokenOff:
-                continue  # sent home, or the end
-            played.append(episode)
-            show(episode)
+    film: Film | None = None
+    helped = 0
+    reason: str | None = None
+
+    def is_done() -> bool:
+        return should_stop() or reason is not None or (episodes is not None and len(played) >= episodes)
+
+    with _leased(config):
+        while not is_done():
+            drawing = video is not None and can_render(config)
+            with _driven(config, operator, helps=True, should_stop=should_stop, say=say, draws=drawing) as (environment, attendant):
+                if film is None and video is not None:
+                    film = Film(video, float(environment.metadata.get("render_fps") or 30), episodes or 4)
+                try:
+                    while not is_done():
+                        reel = film.reel() if film is not None and len(film.reels) < (episodes or 4) else None
+                        try:
+                            episode = play_episode(environment, policy, Start(_FIRST_SEED + len(played)), reel, attendant)
+                        except BrokenOff:
+                            continue  # sent home, or the end
+                        played.append(episode)
+                        show(episode)
+                    attendant.finished(played)
+                except RobotError as error:
+                    if not operator.stands_by(error):
+                        raise
+                    say(f"{error} It waits for a person who re-arms it, on the page or with `hilserl rearm`.")
+                finally:
+                    helped += attendant.help_steps
+            if not is_done():
+                reason = operator.wait_for_rearming(lambda: "it was ended" if should_stop() else None)
         written = film.write() if film is not None else None
-        attendant.finished(played)
-    return Worked(tuple(played), attendant.help_steps, written)
+    return Worked(tuple(played), helped, written)
 
 
 def evaluate_on_arm(
@@ -116,33 +137,40 @@ def evaluate_on_arm(
         RobotError: The arm is driven by somebody else, or may not be used.
     """
     drawing = video is not None and can_render(config)
-    with _driven(config, operator, helps=False, should_stop=should_stop, say=say, draws=drawing) as (environment, attendant):
+    with (
+        _leased(config),
+        _driven(config, operator or NoOperator(), helps=False, should_stop=should_stop, say=say, draws=drawing) as (environment, attendant),
+    ):
         result = evaluate_policy(config, policy_folder, video=video, should_stop=should_stop, environment=environment, attendant=attendant)
         attendant.finished(result.played)
         return result
 
 
+def _leased(config: TrainConfig) -> AbstractContextManager[None]:
+    """Hold the robot, also while it waits for a person who re-arms it."""
+    return robot_lease(config.robot.id) if config.env is None else nullcontext()
+
+
 @contextmanager
 def _driven(
     config: TrainConfig,
-    operator: Operator | None,
+    operator: Operator,
     *,
     helps: bool,
     should_stop: Callable[[], bool],
     say: Callable[[str], None],
     draws: bool,
 ) -> Iterator[tuple[Any, Attended]]:
-    """Hold the arm for as long as the block lasts; as the actor does in a training."""
-    operator = operator or NoOperator()
-    is_paced = config.actor.pace == "realtime"
+    """Connect the arm for as long as the block lasts, and whoever may take over; as the actor does in a training."""
+    has_clock = config.actor.pace == "realtime"
+    is_paced = has_clock or not isinstance(operator, NoOperator)  # a simulation that somebody watches, too
     with ExitStack() as stack:
-        stack.enter_context(robot_lease(config.robot.id) if config.env is None else nullcontext())
         environment: Any = make_environment(config, render_mode="rgb_array" if draws else None)
         stack.callback(environment.close)
         human = operator.human(config, environment, _helper if helps else _judge)
         if human is not None:
             stack.callback(human.close)
-        priority = stack.enter_context(RealtimePriority(config.actor.realtime_priority if is_paced else None))
+        priority = stack.enter_context(RealtimePriority(config.actor.realtime_priority if has_clock else None))
         pace = Pace(config.robot.control_hz, on_hopeless=priority.give_back) if is_paced else None
         pause_s = config.evaluation.pause_s if config.env is None and config.robot.is_real else 0.0
         yield environment, Attended(environment, human, operator, pace, helps=helps, pause_s=pause_s, should_stop=should_stop, say=say)
