@@ -114,6 +114,8 @@ def compare(
     head, line = f"| {' | '.join(rows[0])} |", f"|{'---|' * len(rows[0])}"
     body = "\n".join(f"| {' | '.join(row)} |" for row in rows[1:])
     said = "The rule promotes it" if verdict.is_better else "The rule does not promote it"
+    if candidate.version is None:
+        said = f"It is not registered, so it cannot become the champion (`hilserl policies register` registers it). {said}"
     figures = f"# {evaluated.shown}\n\n{head}\n{line}\n{body}\n\n{said}: {verdict.why}.\n\nPage with maps and video: `{page}`\n"
     publish_markdown("evaluation", figures, "How good it is")
     write_json(folder / "verdict.json", json.loads(json.dumps(asdict(verdict), default=str)))

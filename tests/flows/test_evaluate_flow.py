@@ -14,6 +14,7 @@ from pipeline_testing import make_tiny_config
 from hilserl.champions import champion_of, register_candidate
 from hilserl.config.models import TrackingConfig, TrainConfig
 from hilserl.data.preprocess import Preprocessor
+from hilserl.errors import HilserlError
 from hilserl.policy import Policy, PolicyArchitecture
 
 pytestmark = [
@@ -152,6 +153,8 @@ def test_what_is_not_registered_is_evaluated_and_not_promoted(own_home: Path, tm
     policy.load_tensors(policy.tensors(), 1)
     policy.save(register_folder, {"weights_version": 1})
     (tmp_path / "run" / "resolved.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    with pytest.raises(HilserlError, match="hilserl policies register"):
+        evaluate(str(tmp_path / "run"), promote="ask")
     said = evaluate(str(tmp_path / "run"))
     assert said["episodes"] == 3 and said["promoted"] is None
     assert not TrackingConfig.model_validate(config.tracking.model_dump()).enable
