@@ -26,7 +26,8 @@ def run_console(robot: str | None, *, browser: bool) -> None:
     if not found:
         raise ServiceError(
             f"no console{f' of robot `{robot}`' if robot else ''} runs here. `hilserl demo --console`, `hilserl train ... --console` and "
-            "`hilserl record ... --console` serve one; with `hilserl up`, set `console.enable: true` in the run's configuration."
+            "`hilserl record ... --console` serve one, a training from the moment its robot starts, after the data phases; with "
+            "`hilserl up`, set `console.enable: true` in the run's configuration."
         )
     for entry in found:
         print(f"{entry['robot']:20}  {entry['mode']:8}  {entry['run']:40}  {page_address(entry)}")
@@ -47,6 +48,7 @@ def console_announced(config: TrainConfig, say: Callable[[str], None]) -> Iterat
         return
     from hilserl.console.process import page_address, running_consoles
 
+    say("Operator's console: its address comes here when the robot starts; a training prepares its data before that.")
     over = threading.Event()
     since = time.time()
 

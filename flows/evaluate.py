@@ -14,7 +14,6 @@ from prefect.input import RunInput  # noqa: E402
 from prefect.states import Cancelled  # noqa: E402
 from pydantic import Field  # noqa: E402
 
-from hilserl.champions import require_version  # noqa: E402
 from hilserl.config import TrackingConfig  # noqa: E402
 from hilserl.config.overrides import TrainOverrides, overrides_to_dict  # noqa: E402
 from tasks import champions  # noqa: E402
@@ -59,7 +58,7 @@ def evaluate(
     try:
         candidate = champions.find(policy, TrackingConfig.model_validate(values.get("tracking", {})))
         if promote == "ask":
-            require_version(candidate.version, candidate.shown)  # before anything is played
+            champions.require_version(candidate.version, candidate.shown)  # before anything is played
         settings = candidate.config(config, values)
         folder = champions.evaluation_folder(settings, str(runtime.flow_run.id))
         if needs_preflight(settings):

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hilserl", "tasks", "flows")
 
-BASE = {"errors", "files", "hash_memo", "progress", "schema", "config", "telemetry", "threads"}
+BASE = {"errors", "files", "hash_memo", "intervals", "progress", "schema", "config", "telemetry", "threads"}
 BELOW_THE_LOOPS = BASE | {
     "data",
     "sac",
@@ -39,6 +39,7 @@ ROOMS: dict[str, set[str]] = {
     "threads": set(),
     "files": {"errors"},
     "hash_memo": {"errors", "files"},
+    "intervals": set(),
     "config": {"errors"},
     "schema": {"config", "errors", "files"},
     "data": BASE,

@@ -10,7 +10,7 @@ from typing import Any
 from hilserl.config.models import TrainConfig
 from hilserl.data.preprocess import CameraView
 from hilserl.errors import CheckpointError, ConfigError
-from hilserl.reward.manifest import USELESS, ClassifierManifest, held_out_metrics
+from hilserl.reward.manifest import PAYS_FOR_FAILURES, USELESS, ClassifierManifest, held_out_metrics, rewarded_failures
 from hilserl.schema import STATE_KEY, policy_schema
 from hilserl.tracking.registry import fetch, find, is_model_uri
 
@@ -56,6 +56,13 @@ def check_classifier(config: TrainConfig) -> Path | None:
             f"task.success.classifier {named} does not know success: balanced accuracy {metrics.frames.balanced_accuracy:.0%} on held-out "
             f"frames, {USELESS:.0%} is the least, guessing reaches 50 %. It would pay for failures. Label more episodes (`hilserl label`) "
             "and train it again (`hilserl classifier train`), or set `task.success.accept_poor_classifier: true` if you insist."
+        )
+    rewarded, failed, at_least = rewarded_failures(metrics) if metrics else (0, 0, 0.0)
+    if at_least > PAYS_FOR_FAILURES and not config.task.success.accept_poor_classifier:
+        raise ConfigError(
+            f"task.success.classifier {named} pays for failures: it rewards {rewarded} of {failed} held-out episodes that failed, which is "
+            f"more than {PAYS_FOR_FAILURES:.0%} with 95 % confidence. Record and label more episodes that only look like success, and "
+            "train it again (`hilserl classifier train`), or set `task.success.accept_poor_classifier: true` if you insist."
         )
     return folder
 

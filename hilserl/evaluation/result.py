@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from hilserl.config.models import TrainConfig
-from hilserl.evaluation.intervals import mean_interval, wilson_interval
+from hilserl.intervals import mean_interval, wilson_interval
 
 StartKey = tuple[int, float, float] | int
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from hilserl.errors import CheckpointError
-from hilserl.evaluation.intervals import wilson_interval
 from hilserl.evaluation.source import policy_tensors
+from hilserl.intervals import wilson_interval
 from hilserl.learner.best import BestPolicy
 from hilserl.learner.checkpoint import load_checkpoint
 from hilserl.learner.keeper import Keeper

@@ -84,7 +84,8 @@ def safety_rows(record: RunRecord) -> Rows:
 def _black_boxes(record: RunRecord) -> list[Sequence[str]]:
     """What took the arm down while the run was made, where its black box lies on this host."""
     if record.setting("robot.type") in (None, "so101_sim") or record.setting("env") is not None:
-        return [("the arm", "simulated: nothing could stop it")] if record.setting("env") is None else []
+        said = "simulated: it has no black box, so what a person stopped or held is not known here"
+        return [("the arm", said)] if record.setting("env") is None else []
     robot = str(record.setting("robot.id"))
     begun, ended = _seconds(record.folder / "resolved.yaml"), _seconds(record.folder / "run.json")
     found = [file for file in sorted((home() / "black-box").glob(f"{robot}-*.json")) if begun <= _seconds(file) <= ended + 60]

@@ -14,6 +14,7 @@ from hilserl.config.vision import ResNetConfig
 from hilserl.data.preprocess import CameraView
 from hilserl.errors import CheckpointError, ConfigError
 from hilserl.files import content_hash, file_hash
+from hilserl.intervals import wilson_interval
 from hilserl.reward.metrics import Confusion, Metrics
 
 FORMAT_VERSION = 2
@@ -21,6 +22,9 @@ MANIFEST = "classifier.json"
 WEIGHTS = "model.safetensors"
 USELESS = 0.75
 """Balanced accuracy on held-out frames below which a classifier does not know success; guessing reaches 0.5."""
+
+PAYS_FOR_FAILURES = 0.05
+"""Share of failed episodes that it rewards, known with 95 % confidence to be more, above which it teaches failing."""
 
 _COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negatives")
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -105,6 +109,13 @@ def held_out_metrics(training: Mapping[str, Any]) -> Metrics | None:
     except (KeyError, TypeError, ValueError):
         return None
     return metrics if metrics.frames.total else None
+
+
+def rewarded_failures(metrics: Metrics) -> tuple[int, int, float]:
+    """Return how many held-out episodes were rewarded of those that failed, how many failed, and which share it is at least (95 %)."""
+    rewarded = metrics.episodes.false_positives
+    failed = rewarded + metrics.episodes.true_negatives
+    return rewarded, failed, wilson_interval(rewarded, failed)[0] if failed else 0.0
 
 
 def schema_hash(cameras: Mapping[str, CameraView], state: Sequence[str]) -> str:

@@ -37,7 +37,7 @@ from hilserl.reward.labelled import (
     state_names,
     whole_views,
 )
-from hilserl.reward.manifest import USELESS
+from hilserl.reward.manifest import PAYS_FOR_FAILURES, USELESS, rewarded_failures
 from hilserl.reward.metrics import Metrics, measure
 
 __all__ = ["HOLD_FRAMES", "STAGE", "HeldOut", "Recipe", "TrainedClassifier", "choose_threshold", "train_classifier"]
@@ -250,6 +250,13 @@ def _remarks(labelled: Labelled, split: Split, metrics: Metrics, chosen: Metrics
         remarks.append(
             f"no threshold keeps false successes at {recipe.false_positive_rate:.1%}: the strictest leaves {reached:.1%} of the frames and "
             f"{chosen.episodes.false_positives} of the failed episodes to choose on. Record more episodes that only look like success"
+        )
+    rewarded, failed, at_least = rewarded_failures(metrics)
+    if rewarded:
+        verdict = "it pays for failures: nothing may learn from it" if at_least > PAYS_FOR_FAILURES else "more failed episodes would tell"
+        remarks.append(
+            f"it rewards {rewarded} of {failed} held-out episodes that failed ({rewarded / failed:.0%}, at least {at_least:.1%} with 95 % "
+            f"confidence; the aim is {recipe.false_positive_rate:.1%}): {verdict}. Record and mark more that only look like success"
         )
     if metrics.early:
         remarks.append(f"{metrics.early} held-out episodes were called successful before their first marked frame")

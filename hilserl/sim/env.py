@@ -69,7 +69,8 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._renderer: Renderer | None = None
         self._appearance: Appearance | None = None
         self._worn: Appearance | None = None
-        self._joint_pos = np.zeros(6)
+        middle = sum(config.task.cube_x_m) / 2, sum(config.task.cube_y_m) / 2, CUBE_HALF_M
+        self._place(np.array(HOME_RAD), middle, 0.0)  # to be looked at: an episode begins with reset()
         self._previous: NDArray[np.floating[Any]] | None = None
         self._steps = 0
         self._held_steps = 0
@@ -120,12 +121,7 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
         position = *(options or {}).get("cube_m", drawn), CUBE_HALF_M
         if task.appearance != "fixed":
             self._appearance = sample_appearance(rng, task.appearance)
-        mujoco.mj_resetData(self._model, self._data)
-        self._data.qpos[_ARM] = joints
-        self._data.qpos[self._cube] = _cube_pose(position, yaw)
-        self._data.ctrl[:] = joints
-        mujoco.mj_forward(self._model, self._data)
-        self._joint_pos = self._data.qpos[_ARM].copy()
+        self._place(joints, position, yaw)
         self._previous = None
         self._steps = self._held_steps = 0
         self._potential = potential(task, self.privileged_state)
@@ -188,7 +184,7 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._running = False
         self._data.qpos[_ARM] = joint_pos_rad
         self._data.qpos[self._cube] = _cube_pose(cube_pos_m, cube_yaw_rad)
-        self._joint_pos = self._data.qpos[_ARM].copy()
+        self._joint_pos: NDArray[np.floating[Any]] = self._data.qpos[_ARM].copy()
         mujoco.mj_kinematics(self._model, self._data)
 
     def pictures(self) -> dict[str, NDArray[np.uint8]]:
@@ -226,6 +222,15 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+    def _place(self, joints_rad: NDArray[np.floating[Any]], cube_m: tuple[float, ...], yaw_rad: float) -> None:
+        """Put arm and cube where they are at rest."""
+        mujoco.mj_resetData(self._model, self._data)
+        self._data.qpos[_ARM] = joints_rad
+        self._data.qpos[self._cube] = _cube_pose(cube_m, yaw_rad)
+        self._data.ctrl[:] = joints_rad
+        mujoco.mj_forward(self._model, self._data)
+        self._joint_pos: NDArray[np.floating[Any]] = self._data.qpos[_ARM].copy()
 
     def _move(self, joint_target_rad: NDArray[np.floating[Any]]) -> None:
         """Advance one control period while the command glides to the target, as a servo's speed limit makes it.

@@ -157,6 +157,13 @@ def test_a_classifier_that_does_not_know_success_judges_only_where_somebody_insi
         make_environment(config_of(tmp_path / "poor"))
     open_judge(config_of(tmp_path / "poor", **{"task.success.accept_poor_classifier": True}))
     assert caplog.records[0].levelname == "WARNING" and "63 % of frames" in caplog.text and "beware" in caplog.text
+    frames_are_right = _held_out(93, 7)
+    frames_are_right["validation"]["episodes"] = {"true_positives": 3, "false_positives": 3, "false_negatives": 0, "true_negatives": 4}
+    classifier_of(training=frames_are_right).save(tmp_path / "pays")
+    with pytest.raises(ConfigError, match=r"pays for failures: it rewards 3 of 7 held-out episodes that failed.*accept_poor_classifier"):
+        make_environment(config_of(tmp_path / "pays"))
+    open_judge(config_of(tmp_path / "pays", **{"task.success.accept_poor_classifier": True}))
+    caplog.clear()
     classifier_of(training=_held_out(9, 1)).save(tmp_path / "good")
     caplog.clear()
     open_judge(config_of(tmp_path / "good"))

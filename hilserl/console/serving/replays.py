@@ -13,6 +13,7 @@ from hilserl.files import write_json
 MAX_WIDTH = 320
 _MOST_FRAMES = 900
 _LEAST_S = 0.03
+_MOST_EVALUATIONS = 5  # where there are others
 
 
 class Replays:
@@ -108,7 +109,9 @@ class Replays:
         return {"type": "episodes", "episodes": self.episodes}
 
     def _forget_old(self) -> None:
+        """Keep the newest; an evaluation's many episodes do not push out those in which somebody taught."""
         while len(self.episodes) > self._keep:
-            old = self.episodes.pop(0)["id"]
+            evaluated = [index for index, episode in enumerate(self.episodes) if episode.get("evaluation")]
+            old = self.episodes.pop(evaluated[0] if len(evaluated) > _MOST_EVALUATIONS else 0)["id"]
             self._places.pop(old, None)
             shutil.rmtree(self._folder / old, ignore_errors=True)

@@ -113,8 +113,9 @@ export function showAlarms(state) {
 
 export function showAdvice(state, isOn) {
   $("advice").hidden = !isOn;
-  const advice = state?.advice ?? [];
-  keep($("advice"), advice.length ? advice.map((one) => [`advice ${one.kind}`, one.text, ""]) : [["soft", "Nothing to say: go on like this.", ""]]);
+  const advice = state?.advice ?? [], acts = state?.phase === "episode" && (state.control === "policy" || state.control === "human");
+  const nothing = acts ? "Nothing to say: go on like this." : "It speaks while an episode is on.";
+  keep($("advice"), advice.length ? advice.map((one) => [`advice ${one.kind}`, one.text, ""]) : [["soft", nothing, ""]]);
 }
 
 export function showAsks(state, answer) {
