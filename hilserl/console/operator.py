@@ -142,7 +142,7 @@ class ConsoleOperator:
             self._ending.wait(_REARM_POLL_S)
             if self._ending.is_set():
                 return "the console was closed"
-        logger.info("Robot `%s` was re-armed; it waits for `start`.", self._config.robot.id)
+        logger.info("Robot `%s` was re-armed; it waits for Start.", self._config.robot.id)
         self._latch = None
         self._commands.wait_at_start()
         self._set("starting", "The robot was re-armed and is connected anew.")
@@ -170,7 +170,7 @@ class ConsoleOperator:
             self._person.paused()
         self.rests()
         if self._phase not in ("episode", "evaluation"):
-            self._phase, self._text = "waiting", "The arm waits for `start`."
+            self._phase, self._text = "waiting", "The arm waits for Start."
         self._commands.changed.clear()
         if self._commands.wish() is not Wish.GO:
             self._commands.changed.wait(seconds)
@@ -198,7 +198,7 @@ class ConsoleOperator:
         """The arm is at its start, where it was sent, and waits."""
         self._commands.wait_at_start()
         self._show.step(self._telemetry.environment, moment)
-        self._set("waiting", "The arm is at its start and waits for `start`.")
+        self._set("waiting", "The arm is at its start and waits for Start.")
 
     def began(self, moment: Moment) -> None:
         """An episode begins, or goes on after a hold."""

@@ -69,6 +69,7 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._renderer: Renderer | None = None
         self._appearance: Appearance | None = None
         self._worn: Appearance | None = None
+        self._joint_pos: NDArray[np.floating[Any]] = np.zeros(6)
         middle = sum(config.task.cube_x_m) / 2, sum(config.task.cube_y_m) / 2, CUBE_HALF_M
         self._place(np.array(HOME_RAD), middle, 0.0)  # to be looked at: an episode begins with reset()
         self._previous: NDArray[np.floating[Any]] | None = None
@@ -184,7 +185,7 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._running = False
         self._data.qpos[_ARM] = joint_pos_rad
         self._data.qpos[self._cube] = _cube_pose(cube_pos_m, cube_yaw_rad)
-        self._joint_pos: NDArray[np.floating[Any]] = self._data.qpos[_ARM].copy()
+        self._joint_pos = self._data.qpos[_ARM].copy()
         mujoco.mj_kinematics(self._model, self._data)
 
     def pictures(self) -> dict[str, NDArray[np.uint8]]:
@@ -230,7 +231,7 @@ class So101Env(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._data.qpos[self._cube] = _cube_pose(cube_m, yaw_rad)
         self._data.ctrl[:] = joints_rad
         mujoco.mj_forward(self._model, self._data)
-        self._joint_pos: NDArray[np.floating[Any]] = self._data.qpos[_ARM].copy()
+        self._joint_pos = self._data.qpos[_ARM].copy()
 
     def _move(self, joint_target_rad: NDArray[np.floating[Any]]) -> None:
         """Advance one control period while the command glides to the target, as a servo's speed limit makes it.
