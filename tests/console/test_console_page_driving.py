@@ -102,7 +102,7 @@ def test_space_stops_wherever_the_focus_is_but_not_in_a_field(page: Page, consol
 
 
 def test_a_stop_that_could_not_be_sent_is_said_and_sent_when_it_can_be(page: Page, console: FakeConsole) -> None:
-    page.eval("window.WebSocket = class extends WebSocket { constructor(...a) { super(window.later ? a[0] : 'ws://127.0.0.1:9/'); } }")
+    page.eval("window.WebSocket = class extends WebSocket { constructor(...a) { super(...a); if (!window.later) this.close(); } }")
     console.hang_up()
     page.wait("document.body.classList.contains('disconnected')")
     page.press(" ")
@@ -135,7 +135,7 @@ def test_a_run_that_has_ended_is_no_connection_that_broke(page: Page, console: F
     link, learner = console.state["link"] | {"connected": False}, console.state["learner"] | {"connected": False, "owed_updates": 120}
     console.state |= {"phase": "ended", "control": "nobody", "text": text, "alive": False, "link": link, "learner": learner}
     page.wait("document.querySelector('#who').textContent === 'The run has ended'")
-    page.eval("window.WebSocket = class extends WebSocket { constructor(...a) { super(window.later ? a[0] : 'ws://127.0.0.1:9/'); } }")
+    page.eval("window.WebSocket = class extends WebSocket { constructor(...a) { super(...a); if (!window.later) this.close(); } }")
     console.hang_up()
     page.wait("!document.querySelector('#over').hidden && document.querySelector('#over').textContent.includes('looks for a new run')")
     assert page.eval("document.querySelector('#lost').hidden && !document.body.classList.contains('disconnected')")
