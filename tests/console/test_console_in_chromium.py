@@ -269,9 +269,7 @@ def test_the_arm_holds_when_the_page_that_drives_is_gone(browser: Browser, own_h
         onlooker.wait(f"{CONTROL} === 'held'")
         count = len(game.link.steps)
         assert np.abs(game.link.steps[-1].action).max() < 1e-6 or game.link.steps[-1].truncated
-        onlooker.wait(
-            "document.querySelector('#seat').textContent.includes('No page is in control')"
-        )
+        onlooker.wait("document.querySelector('#seat').textContent.includes('No page is in control')")
         onlooker.press("Enter")
         onlooker.wait(f"{CONTROL} === 'policy'")
         game.until(lambda: len(game.link.steps) > count)
