@@ -98,8 +98,9 @@ def find_champion(config: TrainConfig) -> Source | None:
 
 def reigns(candidate: Source, champion: Source | None) -> bool:
     """Tell whether the candidate is the champion already."""
-    versions = candidate.version, champion.version if champion is not None else None
-    return all(version is not None for version in versions) and len({version.content_hash for version in versions if version}) == 1
+    if champion is None or candidate.version is None or champion.version is None:
+        return False
+    return candidate.version.content_hash == champion.version.content_hash
 
 
 @task(name="compare-policies", cache_policy=NO_CACHE, persist_result=False)
